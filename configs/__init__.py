@@ -1,0 +1,1 @@
+"""Configuration files; `default.yaml` documents every key."""

@@ -1,0 +1,114 @@
+"""Text: a vector for each word that uses only the words of the utterance up to it.
+
+The vector is the mean-pooled all-MiniLM-L6-v2 sentence vector of the utterance so far, not the word's own token vector in it:
+measured on MOSI's validation split, it carries more of the sentiment (benchmarks/text_vectors.py; figures in
+docs/benchmarks.md). Source of the encoder and its pooling: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from extractors.assets import MINILM_VOCABULARY, MINILM_WEIGHTS, fetch
+from extractors.contract import FeatureContract
+from extractors.errors import Unavailable
+
+WIDTH = 384
+MAX_PIECES = 256  # the length that the published model was tuned for; of a longer utterance the newest pieces are read
+CONTRACT = FeatureContract(
+    name="text",
+    version=1,
+    columns=tuple(f"minilm_{index}" for index in range(WIDTH)),
+    parameters={
+        "weights_sha256": MINILM_WEIGHTS.sha256,
+        "vocabulary_sha256": MINILM_VOCABULARY.sha256,
+        "context": "utterance_so_far",
+        "pooling": "mean",
+        "max_pieces": MAX_PIECES,
+    },
+)
+
+# Marks for what is no word: <sil> [NOISE] [SPEECH] (laughter) {breath} ++um++ and CMU's pause "sp".
+_MARK = re.compile(r"<[^>]*>|\[[^\]]*\]|\([^)]*\)|\{[^}]*\}|\+\+.*\+\+")
+_PAUSE = "sp"
+_APOSTROPHES = str.maketrans("‘’ʼ`", "''''")
+
+
+def normalise(text: str) -> list[str]:
+    """The words of a transcript or of a recogniser's output, written the one way that the text lane reads.
+
+    Lower case; hyphens and slashes part words; other punctuation falls away, but an apostrophe inside a word stays;
+    recognisers' marks for noise and pauses are no words.
+
+    Example:
+        >>> normalise("Well-made… I DIDN'T expect it! [NOISE] <sil>")
+        ['well', 'made', 'i', "didn't", 'expect', 'it']
+    """
+    text = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES).lower()
+    text = re.sub(r"[-/–—_]", " ", _MARK.sub(" ", text))
+    words = (re.sub(r"[^\w']", "", word).strip("'") for word in text.split())
+    return [word for word in words if word and word != _PAUSE]
+
+
+class TextEmbedder:
+    """Embeds an utterance as it grows.
+
+    Example:
+        embedder = TextEmbedder()
+        vector = embedder.embed(["i", "love", "it"])  # of "it", knowing "i love"; (384,)
+    """
+
+    contract = CONTRACT
+
+    def __init__(self) -> None:
+        """Load the encoder.
+
+        Raises:
+            Unavailable: Its weights or vocabulary cannot be had.
+        """
+        weights, vocabulary = fetch(MINILM_WEIGHTS), fetch(MINILM_VOCABULARY)
+        from safetensors.torch import load_file
+
+        try:
+            from tokenizers import BertWordPieceTokenizer
+            from transformers import BertConfig, BertModel
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
+            # The published configuration; what it does not name is BERT's default (12 heads of 32, GELU, 512 positions).
+            shape = BertConfig(hidden_size=WIDTH, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+            self._encoder: Any = BertModel(shape, add_pooling_layer=False).eval()
+            missing, _ = self._encoder.load_state_dict(load_file(weights), strict=False)  # its pooler is not used here
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            raise Unavailable(f"MiniLM does not load ({str(error).splitlines()[0]}); reinstall transformers") from error
+        if missing:
+            raise Unavailable(f"MiniLM's weights lack {missing[0]}; another version of transformers is needed")
+        self._tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
+
+    def embed(self, words: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The vector of the last word.
+
+        Args:
+            words: The normalised words of the utterance up to and with that word, at least one.
+
+        Returns:
+            Unit length, float32, shape (384,). The same words give the same bits: each call encodes one sentence alone.
+        """
+        sentence = self.encode(words).mean(0)
+        return sentence / np.linalg.norm(sentence)
+
+    def encode(self, words: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The encoder's last layer over [CLS], the words' pieces and [SEP], float32, shape (L, 384)."""
+        import torch
+
+        if not words:
+            raise ValueError("there must be at least one word")
+        start, *pieces, end = self._tokenizer.encode(" ".join(words)).ids
+        ids = torch.tensor([[start, *pieces[-(MAX_PIECES - 2) :], end]])  # (1, L)
+        with torch.inference_mode():
+            states: npt.NDArray[np.float32] = self._encoder(input_ids=ids).last_hidden_state[0].numpy()
+        return states

@@ -1,0 +1,125 @@
+"""The typed configuration. What each key means, and its default, stands in configs/default.yaml too, where users look."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stream.errors import UsageError
+
+TopicPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AsrConfig(Section):
+    """Speech recognition."""
+
+    engine: Literal["auto", "whisper", "sphinx", "off"] = "auto"
+    model: Annotated[str, Field(min_length=1)] = "base"
+    language: Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$")] = "en"
+
+
+class WindowsConfig(Section):
+    """The time grid and the utterances on it."""
+
+    hop_ms: Annotated[int, Field(ge=100, le=1000)] = 250
+    utterance_gap_s: Annotated[float, Field(gt=0, le=10)] = 1.0
+    max_utterance_s: Annotated[float, Field(ge=5, le=120)] = 30.0
+
+    @property
+    def hop_ns(self) -> int:
+        """The length of a window."""
+        return self.hop_ms * 1_000_000
+
+    @property
+    def gap_windows(self) -> int:
+        """Windows without a voice that end an utterance: the fewest that last `utterance_gap_s`."""
+        return -(-round(self.utterance_gap_s * 1000) // self.hop_ms)
+
+    @property
+    def max_windows(self) -> int:
+        """The longest utterance in windows."""
+        return round(self.max_utterance_s * 1000) // self.hop_ms
+
+
+class ScoreConfig(Section):
+    """How scores are presented."""
+
+    smooth_tau_s: Annotated[float, Field(ge=0, le=60)] = 2.0
+
+
+class Config(Section):
+    """Everything that a session can be told."""
+
+    session: TopicPart = "live"
+    node: TopicPart = "local"
+    windows: WindowsConfig = WindowsConfig()
+    asr: AsrConfig = AsrConfig()
+    score: ScoreConfig = ScoreConfig()
+
+
+def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a configuration.
+
+    Args:
+        path: A YAML file; None for the defaults.
+        overrides: `key=value` with dots in the key, as in `asr.engine=sphinx`; values are read as YAML. The last one wins.
+
+    Raises:
+        UsageError: The file cannot be read, a key is unknown or a value is wrong; all such errors in one line.
+    """
+    values: dict[str, Any] = _read(path) if path else {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--set {override}: expected KEY=VALUE, as in asr.engine=sphinx")
+        try:
+            _put(values, key.split("."), yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {override}: the value is not valid YAML; put it in quotes") from error
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UsageError("configuration: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"--config {path}: cannot be read ({reason}); give a YAML file like configs/default.yaml") from error
+    except yaml.YAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
+        raise UsageError(f"--config {path}: not valid YAML{line}; see configs/default.yaml") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {path}: expected keys and values at the top; see configs/default.yaml")
+    return values
+
+
+def _put(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    *parents, last = keys
+    for parent in parents:
+        if not isinstance(values.get(parent), dict):
+            values[parent] = {}
+        values = values[parent]
+    values[last] = value
+
+
+def _explain(detail: Any) -> str:
+    """One pydantic error as a user reads it."""
+    key = ".".join(str(part) for part in detail["loc"]) or "top level"
+    if detail["type"] != "extra_forbidden":
+        return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
+    section: type[BaseModel] = Config
+    for part in detail["loc"][:-1]:
+        section = section.model_fields[part].annotation  # type: ignore[assignment]
+    return f"{key}: unknown key, expected one of {', '.join(section.model_fields)}"

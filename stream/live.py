@@ -1,0 +1,167 @@
+"""The analyzer: `python -m stream.live`.
+
+Only what `--help` needs is imported at the top; the heavy libraries follow once the options are known to be right.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from extractors.errors import ExtractorError
+from stream import __version__
+from stream.errors import MMLatchError, UsageError
+
+if TYPE_CHECKING:
+    from stream.clock import Clock
+    from stream.config import Config
+    from stream.parts import Parts
+    from stream.session import Session
+    from stream.sources.source import Source
+
+log = logging.getLogger("stream.live")
+
+_EXAMPLES = """\
+examples:
+  python -m stream.live --source demo                        the bundled, scripted session
+  python -m stream.live --source talk.mp4                    a file, in real time, on the console
+  python -m stream.live --source talk.mp4 --speed max --format jsonl > scores.jsonl
+  python -m stream.live --source rtsp://camera/stream --device cuda --set asr.model=small
+
+Every key of the configuration is documented in configs/default.yaml. Pretrained files: python -m extractors.assets list
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(
+        prog="python -m stream.live",
+        description="Sentiment from face, voice and words, four times a second.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("--source", required=True, metavar="FILE|URL|demo", help="a media file or URL, a recording (.mcap), or demo")
+    options.add_argument("--device", default="cpu", help="where the model runs: cpu (default), cuda or cuda:N")
+    options.add_argument("--speed", default="1", metavar="X|max", help="times real time (default 1), or max: as fast as it goes")
+    options.add_argument("--format", choices=("console", "jsonl"), help="default: console on a terminal, else jsonl")
+    options.add_argument("--asr", metavar="ENGINE", help="auto, whisper, sphinx or off; short for --set asr.engine=ENGINE")
+    options.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with what differs from configs/default.yaml")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one key of the configuration; repeatable")
+    options.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"), help="what goes to stderr")
+    options.add_argument("--version", action="version", version=f"mmlatch-live {__version__}")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a session; 0 if all of the input was analysed, 1 if something went wrong on the way, 2 if nothing was started."""
+    options = parser().parse_args(arguments)
+    if options.format is None:
+        options.format = "console" if sys.stdout.isatty() else "jsonl"
+    _log_to_stderr(options.log_level)
+    try:
+        problems = _run(options)
+    except (MMLatchError, ExtractorError) as error:
+        log.error("%s", error)
+        return 2
+    for problem in problems:
+        log.error("%s", problem)
+    return 1 if problems else 0
+
+
+def _run(options: argparse.Namespace) -> list[str]:
+    """Check what is cheap to check first, then load, then run; returns what went wrong on the way."""
+    from stream import config
+
+    clock = _clock(options.speed)
+    settings = config.load(options.config, (*options.set, *([f"asr.engine={options.asr}"] if options.asr else [])))
+    source = _open(options.source)
+    try:
+        from stream.engine import resolve_device
+        from stream.parts import load
+
+        parts = load(settings, source, resolve_device(options.device))
+        try:
+            return asyncio.run(_session(options.format, settings, source, parts, clock))
+        finally:
+            parts.close()
+    finally:
+        source.close()
+
+
+async def _session(
+    style: str, settings: "Config", source: "Source", parts: "Parts", clock: "Callable[[], Clock]"
+) -> list[str]:
+    from stream.session import Session
+    from stream.sinks.sink import Sink
+
+    sink: Sink
+    if style == "jsonl":
+        from stream.sinks.jsonl import JsonLines
+
+        sink = JsonLines(sys.stdout, parts.info)
+    else:
+        from rich.console import Console
+
+        from stream.sinks.console import ConsoleDisplay
+
+        sink = ConsoleDisplay(Console(), parts.info)
+    session = Session(source, parts, clock(), [sink], hop_ns=settings.windows.hop_ns)
+    _stop_on_signals(session)
+    return await session.run()
+
+
+def _stop_on_signals(session: "Session") -> None:
+    """The first Ctrl-C ends the input, and what was read is still scored; the second ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        session.stop()
+        log.warning("stopping after what has been read; press Ctrl-C again to leave now")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, os._exit, 128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, leave)
+
+
+def _open(location: str) -> "Source":
+    """The source of that name: a recording by its ending, else what FFmpeg makes of it."""
+    if location == "demo" or Path(location).suffix == ".mcap":
+        from stream.sources.recording import RecordingSource
+
+        return RecordingSource(Path(__file__).with_name("demo.mcap") if location == "demo" else Path(location))
+    from stream.sources.media import MediaSource
+
+    return MediaSource(location)
+
+
+def _clock(speed: str) -> "Callable[[], Clock]":
+    """What makes the session's clock when the session begins."""
+    from stream.clock import PacedClock, UnpacedClock
+
+    if speed == "max":
+        return UnpacedClock
+    try:
+        factor = float(speed)
+    except ValueError:
+        factor = 0.0
+    if not 0.01 <= factor <= 1000:
+        raise UsageError(f"--speed {speed}: expected max, or a number from 0.01 to 1000 (1 is real time)")
+    return partial(PacedClock, factor)
+
+
+def _log_to_stderr(level: str) -> None:
+    for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logging.addLevelName(number, logging.getLevelName(number).lower())
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("stream").setLevel(level.upper())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

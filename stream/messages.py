@@ -1,0 +1,218 @@
+"""What flows between the parts: typed, immutable, stamped in event time (integer nanoseconds since the session began)."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from extractors.asr.recogniser import Word
+from extractors.contract import FeatureRows
+from extractors.vad import VoiceChunk
+
+Lane = Literal["text", "audio", "vision"]
+LANES: tuple[Lane, ...] = ("text", "audio", "vision")
+Part = Literal["text", "audio", "vision", "voice"]  # what has a watermark: the lanes and the voice detector
+END_NS = 2**62  # a watermark that is past everything: nothing more will come
+
+
+# --- packets: from a source to the lanes
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
+    """A picture: RGB, uint8, (H, W, 3), upright, in view from `t_ns` on."""
+
+    t_ns: int
+    image: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class AudioBlock:
+    """Sound: 16 kHz mono, int16, (N,), the first sample at `t_ns`. A block that does not continue the last one is a gap."""
+
+    t_ns: int
+    samples: npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class VisionRows:
+    """Face rows that a source brings ready-made instead of pictures; later ones have times of `t_ns` or after."""
+
+    t_ns: int
+    rows: FeatureRows
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Words that a source brings instead of leaving them to a recogniser; later ones end after `t_ns`."""
+
+    t_ns: int
+    words: tuple[Word, ...]
+
+
+Packet = VideoFrame | AudioBlock | VisionRows | Transcript
+
+
+# --- updates: from the lanes to the windows
+
+
+@dataclass(frozen=True, eq=False)
+class RowsUpdate:
+    """New feature rows of the audio or the vision lane; none older than `watermark_ns` will follow."""
+
+    lane: Lane
+    rows: FeatureRows
+    watermark_ns: int
+
+
+@dataclass(frozen=True)
+class VoiceUpdate:
+    """Chunks of sound that the voice detector has decided, in time order; none that starts before `watermark_ns` will follow."""
+
+    chunks: tuple[VoiceChunk, ...]
+    watermark_ns: int
+
+
+@dataclass(frozen=True)
+class WordsUpdate:
+    """New final words, and the present guess at those after them; no word that ends at or before `watermark_ns` will follow."""
+
+    final: tuple[Word, ...]
+    provisional: tuple[Word, ...]
+    watermark_ns: int
+
+
+@dataclass(frozen=True)
+class LaneEnded:
+    """Nothing more will come from this part of the lanes; `lost` says why, if it is not that the input has ended."""
+
+    part: Part
+    lost: str | None = None
+
+
+LaneUpdate = RowsUpdate | VoiceUpdate | WordsUpdate | LaneEnded
+
+
+# --- windows and scores
+
+
+@dataclass(frozen=True, eq=False)
+class LaneWindow:
+    """One lane in one window: a value, known absence (`known` without `present`), or unknown.
+
+    Attributes:
+        known: Whether it is settled what was there.
+        presence: The share of looks that found something, in [0, 1].
+        values: The pooled features, float32, (D,); 0 where there is no value. Empty for the text lane, whose vector hangs
+            on the utterance (`stream.scorer`).
+        last_ns: The time of the newest row or word of this or any earlier window; None before the first.
+    """
+
+    known: bool
+    presence: float
+    values: npt.NDArray[np.float32]
+    last_ns: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """All lanes over [t_start_ns, t_end_ns).
+
+    Attributes:
+        seq: The number of the window in the session, from 0.
+        restart: An utterance (or a stretch of silence) begins here: model state and text context start anew.
+        words: Those that end in this window.
+        words_final: False if some of them may still change.
+        voiced: The share of the window's sound in which a voice was heard; None where no sound was heard.
+    """
+
+    seq: int
+    t_start_ns: int
+    t_end_ns: int
+    restart: bool
+    lanes: dict[Lane, LaneWindow]
+    words: tuple[Word, ...]
+    words_final: bool
+    voiced: float | None
+
+
+@dataclass(frozen=True)
+class LaneScore:
+    """What a score says of one lane.
+
+    Attributes:
+        status: `ok`; `partial` (provisional words); `missing` (known absence); `unknown` (not yet arrived, or lost on the way);
+            `unavailable` (this session has no such lane).
+        reason: Why it is not `ok`; None if it is.
+        age_ns: From the lane's newest row or word to the window's end; None before the first.
+        weight: How far the model lets the lane through, in [0, 1].
+    """
+
+    status: Literal["ok", "partial", "missing", "unknown", "unavailable"]
+    reason: str | None
+    age_ns: int | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """The sentiment of one window.
+
+    Attributes:
+        kind: `final` once for each window, when all lanes have passed it; `provisional` before that, from what is known.
+        seq: The window's number.
+        rev: Counts what was said of this window, from 0.
+        sentiment: In [-3, 3].
+        smooth: `sentiment` under an exponential mean over event time, in [-3, 3].
+        lanes: What was known of each lane.
+        words: The words that end in the window.
+        utterance_words: How many words the utterance has so far.
+        voiced: As in `Window`.
+        revised_from: Of a final score, the last provisional sentiment of the window, if there was one.
+        t_end_unix_ns: Wall time of the window's end; None where session time has nothing to do with the wall's.
+        latency_ns: From the window's end to this score, likewise.
+        model_ns: Time spent on embedding and model, likewise.
+    """
+
+    kind: Literal["provisional", "final"]
+    seq: int
+    rev: int
+    t_start_ns: int
+    t_end_ns: int
+    sentiment: float
+    smooth: float
+    lanes: dict[Lane, LaneScore]
+    words: tuple[Word, ...]
+    utterance_words: int
+    voiced: float | None
+    revised_from: float | None
+    t_end_unix_ns: int | None = None
+    latency_ns: int | None = None
+    model_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What holds for the whole session.
+
+    Attributes:
+        source: What is analysed, for display.
+        scripted: The source is a script, not a recording of anybody.
+        model: Name and digest.
+        trained: Whether the weights mean anything.
+        device: Where the model runs.
+        unavailable: Lanes that this session does not have, with the reason and the way out.
+        notices: What else a user should know, a line each.
+    """
+
+    session: str
+    node: str
+    source: str
+    scripted: bool
+    model: str
+    trained: bool
+    device: str
+    smooth_tau_s: float
+    unavailable: dict[Lane, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()

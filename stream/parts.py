@@ -1,0 +1,139 @@
+"""What a session is made of: loads extractors, recogniser and model for a source, and says which lanes cannot be had."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from extractors import asr
+from extractors.errors import ExtractorError
+from extractors.face import FaceExtractor
+from extractors.text import WIDTH, TextEmbedder
+from stream.config import Config
+from stream.engine import Engine, untrained_model, weights_digest
+from stream.errors import UsageError
+from stream.lanes import AudioLane, TextLane, VisionLane
+from stream.messages import LANES, Lane, SessionInfo
+from stream.scorer import Scorer
+from stream.sources.source import Source
+from stream.windows import Windows, pooled_width
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Parts:
+    """A session's parts, ready to be wired; a lane that is None is unavailable, and `info` says why."""
+
+    vision: VisionLane | None
+    audio: AudioLane | None
+    text: TextLane | None
+    windows: Windows
+    scorer: Scorer
+    info: SessionInfo
+
+    def close(self) -> None:
+        """Free what the lanes hold."""
+        if self.vision:
+            self.vision.close()
+        if self.text:
+            self.text.close()
+
+
+def load(config: Config, source: Source, device: torch.device) -> Parts:
+    """Load everything that the source's lanes need.
+
+    A lane whose part is missing is left out, logged and named in the session's information.
+
+    Raises:
+        UsageError: No lane at all can be had.
+    """
+    # One thread for each model: the lanes run side by side, and sums must not depend on how many cores the machine has.
+    torch.set_num_threads(1)
+    unavailable: dict[Lane, str] = {}
+    notices: list[str] = []
+    vision, audio, text, embedder = None, None, None, None
+    try:
+        vision = _vision(source)
+    except ExtractorError as error:
+        unavailable["vision"] = str(error)
+    try:
+        audio = _audio(source)
+    except ExtractorError as error:
+        unavailable["audio"] = str(error)
+    try:
+        if "words" not in source.provides:
+            _require_sound(source, audio, config)
+        embedder = TextEmbedder()
+        text = _text(source, config, device, notices)
+    except ExtractorError as error:
+        unavailable["text"] = str(error)
+    if len(unavailable) == len(LANES):
+        raise UsageError("nothing to analyse: " + "; ".join(f"{lane}: {why}" for lane, why in unavailable.items()))
+
+    windows = Windows(
+        hop_ns=config.windows.hop_ns, gap_windows=config.windows.gap_windows, max_windows=config.windows.max_windows
+    )
+    model = untrained_model(
+        text=WIDTH, audio=pooled_width("audio"), vision=pooled_width("vision"), max_steps=config.windows.max_windows
+    )
+    notices.append("the model is untrained: its scores mean nothing yet")
+    info = SessionInfo(
+        session=config.session,
+        node=config.node,
+        source=source.name,
+        scripted=source.scripted,
+        model=f"mmlatch-causal-untrained@{weights_digest(model)}",
+        trained=False,
+        device=str(device),
+        smooth_tau_s=config.score.smooth_tau_s,
+        unavailable=unavailable,
+        notices=tuple(notices),
+    )
+    scorer = Scorer(
+        Engine(model, device), embedder, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s, lost=unavailable
+    )
+    if info.scripted:
+        log.warning("%s is a script with a synthetic voice and face, not a recording of anybody", info.source)
+    for lane, why in unavailable.items():
+        log.warning("%s lane unavailable: %s", lane, why)
+    for notice in notices:
+        log.warning("%s", notice)
+    return Parts(vision, audio, text, windows, scorer, info)
+
+
+class _NotThere(ExtractorError):
+    """The source does not bring what the lane needs."""
+
+
+def _vision(source: Source) -> VisionLane:
+    if "vision_rows" in source.provides:
+        return VisionLane(None)
+    if "video" not in source.provides:
+        raise _NotThere("the source has no video")
+    return VisionLane(FaceExtractor())
+
+
+def _audio(source: Source) -> AudioLane:
+    if "audio" not in source.provides:
+        raise _NotThere("the source has no audio")
+    return AudioLane()
+
+
+def _require_sound(source: Source, audio: AudioLane | None, config: Config) -> None:
+    if config.asr.engine == "off":
+        raise _NotThere("recognition is switched off (--asr off)")
+    if audio is None:
+        reason = "the audio lane is unavailable" if "audio" in source.provides else "the source has no audio"
+        raise _NotThere(f"no words can be recognised, because {reason}")
+
+
+def _text(source: Source, config: Config, device: torch.device, notices: list[str]) -> TextLane:
+    if "words" in source.provides:
+        return TextLane(None)
+    recogniser, notice = asr.create(
+        config.asr.engine, model=config.asr.model, language=config.asr.language, device=device.type
+    )
+    if notice:
+        notices.append(notice)
+    return TextLane(recogniser)

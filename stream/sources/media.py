@@ -1,0 +1,198 @@
+"""A media file or URL, read with PyAV: video and audio by their presentation times.
+
+Source: https://pyav.basswood-io.com/docs/stable/
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from extractors.audio import SAMPLE_NS, SAMPLE_RATE
+from stream.errors import SourceError
+from stream.messages import AudioBlock, Packet, VideoFrame
+from stream.sources.source import Provides
+
+_GAP_NS = 40_000_000  # audio times that differ by less from a steady count are the container's rounding
+_SHORT_NS = 500_000_000  # a file that ends so much before its announced end was cut
+_LOOK_AHEAD_NS = 1_000_000_000  # how long decoded packets may wait for another stream to catch up
+_TIMEOUT_S = (10.0, 10.0)  # to open a network stream, and for each read from it
+
+
+class MediaSource:
+    """One media file or URL: its first video and its first audio stream."""
+
+    scripted = False
+
+    def __init__(self, location: str) -> None:
+        """Open it and look which streams there are.
+
+        Raises:
+            SourceError: There is no such file, it is no media file, or it has neither video nor audio.
+        """
+        self.name = location if "://" in location else Path(location).name
+        self.problems: list[str] = []
+        try:
+            self._container = av.open(location, timeout=_TIMEOUT_S)
+        except av.error.FFmpegError as error:
+            raise SourceError(_explain(location, error)) from error
+        # FFmpeg takes any text file for a picture of a terminal, and the cover of an album for a video.
+        streams = () if self._container.format.name == "tty" else self._container.streams
+        pictures = [s for s in streams if isinstance(s, VideoStream) and not s.disposition & Disposition.attached_pic]
+        sounds = [s for s in streams if isinstance(s, AudioStream)]
+        self._streams: list[VideoStream | AudioStream] = [*pictures[:1], *sounds[:1]]
+        if not self._streams:
+            self._container.close()
+            raise SourceError(f"{location}: no video and no audio in it; give a media file such as talk.mp4")
+        self.provides: frozenset[Provides] = frozenset(
+            "video" if isinstance(stream, VideoStream) else "audio" for stream in self._streams
+        )
+        start_us = self._container.start_time
+        self._origin_ns = None if start_us is None else max(0, start_us) * 1000
+
+    def packets(self) -> Iterator[Packet]:
+        """Pictures and sound in time order; see `Source.packets`."""
+        waiting: list[tuple[int, int, Packet | Picture]] = []
+        numbers = count()
+        reached_ns = dict.fromkeys(self._streams, -1)
+        for stream, packet in self._decode():
+            reached_ns[stream] = packet.t_ns
+            heapq.heappush(waiting, (packet.t_ns, next(numbers), packet))
+            due_ns = max(min(reached_ns.values()), max(reached_ns.values()) - _LOOK_AHEAD_NS)
+            while waiting and waiting[0][0] <= due_ns:
+                yield _ready(heapq.heappop(waiting)[2])
+        while waiting:
+            yield _ready(heapq.heappop(waiting)[2])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def _decode(self) -> Iterator[tuple[VideoStream | AudioStream, "AudioBlock | Picture"]]:
+        """All packets in the order of decoding; ends early, with a problem, where the file does."""
+        sound = _Sound()
+        damaged, end_ns, broken = 0, 0, ""
+        chunks = self._container.demux(self._streams)
+        while True:
+            try:
+                chunk = next(chunks)
+            except StopIteration:
+                break
+            except av.error.FFmpegError as error:
+                broken = error.strerror
+                break
+            try:
+                frames = chunk.decode()
+            except av.error.FFmpegError:
+                damaged += 1
+                continue
+            for frame in frames:
+                t_ns = self._time(frame)
+                if t_ns is None:
+                    damaged += 1
+                elif isinstance(frame, av.VideoFrame):
+                    end_ns = max(end_ns, t_ns)
+                    if t_ns >= 0:
+                        yield chunk.stream, Picture(t_ns, frame)
+                elif isinstance(frame, av.AudioFrame):
+                    end_ns = max(end_ns, t_ns + frame.samples * 1_000_000_000 // frame.sample_rate)
+                    for block in sound.push(t_ns, frame):
+                        yield chunk.stream, block
+        for block in sound.finish():
+            yield self._streams[-1], block
+        announced_ns = (self._container.duration or 0) * 1000
+        if announced_ns - end_ns > _SHORT_NS:
+            self.problems.append(
+                f"{self.name}: cut short at {end_ns / 1e9:.1f} s of {announced_ns / 1e9:.1f} s; what could be read was analysed, "
+                "get the whole file for the rest"
+            )
+        elif broken:
+            self.problems.append(f"{self.name}: broke off at {end_ns / 1e9:.1f} s ({broken}); what came before was analysed")
+        elif damaged:
+            self.problems.append(f"{self.name}: {damaged} damaged packets were skipped; get an undamaged file for the rest")
+
+    def _time(self, frame: av.VideoFrame | av.AudioFrame) -> int | None:
+        """Presentation time since the file's start; negative for what lies before it, None if the frame has none."""
+        if frame.pts is None or frame.time_base is None:
+            return None
+        t_ns = round(frame.pts * frame.time_base * 1_000_000_000)
+        if self._origin_ns is None:  # a live stream that does not say where it starts
+            self._origin_ns = t_ns
+        return t_ns - self._origin_ns
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded video frame, not yet turned into the large RGB array."""
+
+    t_ns: int
+    frame: av.VideoFrame
+
+
+def _ready(packet: Packet | Picture) -> Packet:
+    if not isinstance(packet, Picture):
+        return packet
+    image = packet.frame.to_ndarray(format="rgb24")
+    turns = round(packet.frame.rotation / 90) % 4  # a phone held upright stores its pictures lying, with the angle beside
+    return VideoFrame(packet.t_ns, np.ascontiguousarray(np.rot90(image, turns)))
+
+
+class _Sound:
+    """Resamples to 16 kHz mono and counts samples, so that neighbouring blocks meet exactly; a real gap starts a new count."""
+
+    def __init__(self) -> None:
+        self._resampler: AudioResampler | None = None
+        self._format: tuple[str, str, int] | None = None
+        self._next_in_ns = 0
+        self._next_out_ns = 0
+
+    def push(self, t_ns: int, frame: av.AudioFrame) -> Iterator[AudioBlock]:
+        """Take a decoded frame that starts at `t_ns`."""
+        same = self._format == (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or not same or abs(t_ns - self._next_in_ns) > _GAP_NS:
+            yield from self.finish()
+            self._resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            self._format = (frame.format.name, frame.layout.name, frame.sample_rate)
+            self._next_in_ns = t_ns
+            # Whole samples since the session began; never before what has been given out.
+            self._next_out_ns = max(round(t_ns / SAMPLE_NS) * SAMPLE_NS, self._next_out_ns)
+        self._next_in_ns += frame.samples * 1_000_000_000 // frame.sample_rate
+        frame.pts = None  # the count below is the time; the resampler's own idea of it is not asked for
+        yield from self._blocks(self._resampler.resample(frame))
+
+    def finish(self) -> Iterator[AudioBlock]:
+        """Give out what the resampler still holds."""
+        if self._resampler is not None:
+            yield from self._blocks(self._resampler.resample(None))
+        self._resampler = None
+
+    def _blocks(self, frames: list[av.AudioFrame]) -> Iterator[AudioBlock]:
+        for frame in frames:
+            samples = frame.to_ndarray()[0]  # (N,)
+            start_ns = self._next_out_ns
+            self._next_out_ns += len(samples) * SAMPLE_NS
+            early = min(len(samples), max(0, -start_ns // SAMPLE_NS))  # before the file's start: an encoder's run-up
+            if early < len(samples):
+                yield AudioBlock(start_ns + early * SAMPLE_NS, samples[early:])
+
+
+def _explain(location: str, error: av.error.FFmpegError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{location}: no such file; check the path, or give demo for the bundled session"
+    if isinstance(error, IsADirectoryError):
+        return f"{location}: a folder; give one media file in it"
+    if isinstance(error, av.error.InvalidDataError):
+        path = Path(location)
+        if path.is_file() and path.open("rb").read(12)[4:8] == b"ftyp":
+            return f"{location}: an mp4 without its index, as when a copy was cut short; nothing in it can be read, copy it again"
+        return f"{location}: not a media file that FFmpeg can read; give a file such as talk.mp4"
+    return f"{location}: cannot be opened ({error.strerror}); check the address and the permissions"
