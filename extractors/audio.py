@@ -5,9 +5,10 @@ energies they are made of, see benchmarks/audio_features.py). To them come the l
 minimalistic set that speech-emotion work agrees on: pitch on a semitone scale, voicing and harmonics-to-noise ratio, level,
 spectral flux, alpha ratio, Hammarberg index and two spectral slopes, and four common descriptors of spectral shape.
 
-Sources: F. Eyben et al., "The Geneva Minimalistic Acoustic Parameter Set (GeMAPS) for Voice Research and Affective Computing",
-IEEE Trans. Affective Computing 7(2), 2016, section 3; P. Boersma, "Accurate short-term analysis of the fundamental frequency and
-the harmonics-to-noise ratio of a sampled sound", Proc. IFA Amsterdam 17, 1993 (pitch, voicing, HNR); filter bank and DCT:
+Sources: F. Eyben et al., "The Geneva Minimalistic Acoustic Parameter Set (GeMAPS) for Voice Research and Affective
+Computing", IEEE Trans. Affective Computing 7(2), 2016, section 3; P. Boersma, "Accurate short-term analysis of the fundamental
+frequency and the harmonics-to-noise ratio of a sampled sound", Proc. IFA Amsterdam 17, 1993 (pitch, voicing, HNR); filter
+bank and DCT:
 https://docs.pytorch.org/audio/stable/functional.html
 """
 
@@ -20,9 +21,8 @@ import numpy.typing as npt
 import torch
 
 from extractors.contract import FeatureContract, FeatureRows
+from extractors.sound import SAMPLE_NS, SAMPLE_RATE
 
-SAMPLE_RATE = 16_000  # Hz
-SAMPLE_NS = 1_000_000_000 // SAMPLE_RATE  # 62,500 ns, exactly
 HOP = 160  # samples, 10 ms
 FRAME = 400  # samples, 25 ms: spectrum and level
 PITCH_FRAME = 800  # samples, 50 ms: three periods of the lowest pitch
@@ -87,6 +87,7 @@ class AudioExtractor:
 
     def __init__(self) -> None:
         """Start with nothing heard."""
+        self._pending: npt.NDArray[np.int16]
         self._restart(0)
 
     def push(self, t_ns: int, samples: npt.NDArray[np.int16]) -> FeatureRows:

@@ -10,8 +10,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from extractors.audio import SAMPLE_NS, SAMPLE_RATE
 from extractors.errors import Unavailable
+from extractors.sound import SAMPLE_NS, SAMPLE_RATE
 
 CHUNK = 512  # samples, 32 ms: the length that the model is made for
 LEAD = 6  # chunks (192 ms) before a voiced chunk that belong to the speech: soft onsets
@@ -57,6 +57,7 @@ class VoiceActivity:
         except (ImportError, OSError) as error:
             raise Unavailable(f"Silero VAD does not load ({error}); run: pip install silero-vad onnxruntime") from error
         self._next_ns: int | None = None
+        self._pending: npt.NDArray[np.int16]
         self._restart()
 
     def push(self, t_ns: int, samples: npt.NDArray[np.int16]) -> list[VoiceChunk]:

@@ -1,8 +1,8 @@
 """Causal building blocks whose state can be kept between calls.
 
-Every block is `forward(x (B, T, …), state) -> (y (B, T, …), state)`: one call over T steps equals T calls over one. A state is a
-dictionary of tensors whose first axis is the batch; it is never changed in place, so a kept state can be run over a tail
-again and again.
+Every block is `forward(x (B, T, …), state) -> (y (B, T, …), state)`: one call over T steps equals T calls over one. A state
+is a dictionary of tensors whose first axis is the batch; it is never changed in place, so a kept state can be run over a
+tail again and again.
 """
 
 import torch
@@ -35,8 +35,8 @@ class CausalLSTM(nn.Module):
 class CausalAttention(nn.Module):
     """Single-head scaled dot-product attention of each step over all steps so far, without biases or output projection.
 
-    The form is that of MMLatch's reference (Paraskevopoulos et al., ICASSP 2022); the keys and values of earlier steps are kept,
-    so a step costs the same at any point of the utterance.
+    The form is that of MMLatch's reference (Paraskevopoulos et al., ICASSP 2022); the keys and values of earlier steps are
+    kept, so a step costs the same at any point of the utterance.
 
     State: `k` and `v`, each (B, max_steps, size), and `n`, the number of steps so far, (B,) int64.
     """

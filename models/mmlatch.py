@@ -11,7 +11,7 @@ confused with zeros, and the score is bounded to the label's range.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -90,16 +90,18 @@ class CausalMMLatch(nn.Module):
         Both passes share the encoders' weights, not their states.
         """
         device = self.head.weight.device
-        parts: dict[str, State] = {}
+        blocks: dict[str, Any] = {}  # each has initial_state(batch, device)
         for number in (1, 2):
             for m in MODALITIES:
-                parts[f"pass{number}.{m}.lstm"] = self.encoders[m].initial_state(batch, device)
-                parts[f"pass{number}.{m}.attention"] = self.encoder_attentions[m].initial_state(batch, device)
-        for name, block in (*self.masks.items(), *self.pairs.items()):
-            parts[name] = block.initial_state(batch, device)
-        for name in ("text_from_pair", "fusion", "fusion_attention", "mean"):
-            parts[name] = getattr(self, name).initial_state(batch, device)
-        return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
+                blocks[f"pass{number}.{m}.lstm"] = self.encoders[m]
+                blocks[f"pass{number}.{m}.attention"] = self.encoder_attentions[m]
+        blocks |= {**self.masks, **self.pairs}
+        blocks |= {name: getattr(self, name) for name in ("text_from_pair", "fusion", "fusion_attention", "mean")}
+        return {
+            f"{name}.{key}": value
+            for name, block in blocks.items()
+            for key, value in block.initial_state(batch, device).items()
+        }
 
     def forward(self, windows: Mapping[str, Tensor], state: State) -> tuple[Prediction, State]:
         """Run over the next T windows.

@@ -1,4 +1,4 @@
-"""A bounded, closable queue between two asyncio tasks. (Python 3.11's asyncio.Queue cannot be closed.)"""
+"""A bounded, closable queue between asyncio tasks; Python 3.11's own cannot be closed."""
 
 import asyncio
 from collections import deque

@@ -96,7 +96,8 @@ def _read(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"--config {path}: cannot be read ({reason}); give a YAML file like configs/default.yaml") from error
     except yaml.YAMLError as error:
-        line = f" (line {error.problem_mark.line + 1})" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
         raise UsageError(f"--config {path}: not valid YAML{line}; see configs/default.yaml") from error
     if values is None:
         return {}

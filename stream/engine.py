@@ -52,7 +52,7 @@ def resolve_device(name: str) -> torch.device:
         if torch.version.cuda is None:
             raise UsageError(f"--device {name}: this PyTorch ({torch.__version__}) is built without CUDA; install a CUDA build")
         if not torch.cuda.is_available():
-            raise UsageError(f"--device {name}: no NVIDIA GPU with a working driver was found (see nvidia-smi); use --device cpu")
+            raise UsageError(f"--device {name}: no NVIDIA GPU with a driver was found (see nvidia-smi); use --device cpu")
         if (device.index or 0) >= torch.cuda.device_count():
             raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), counted from 0")
     return device

@@ -46,14 +46,22 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("--source", required=True, metavar="FILE|URL|demo", help="a media file or URL, a recording (.mcap), or demo")
+    options.add_argument(
+        "--source", required=True, metavar="FILE|URL|demo", help="a media file or URL, a recording (.mcap), or demo"
+    )
     options.add_argument("--device", default="cpu", help="where the model runs: cpu (default), cuda or cuda:N")
-    options.add_argument("--speed", default="1", metavar="X|max", help="times real time (default 1), or max: as fast as it goes")
+    options.add_argument(
+        "--speed", default="1", metavar="X|max", help="times real time (default 1), or max: as fast as it goes"
+    )
     options.add_argument("--format", choices=("console", "jsonl"), help="default: console on a terminal, else jsonl")
     options.add_argument("--asr", metavar="ENGINE", help="auto, whisper, sphinx or off; short for --set asr.engine=ENGINE")
     options.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with what differs from configs/default.yaml")
-    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one key of the configuration; repeatable")
-    options.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"), help="what goes to stderr")
+    options.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one key of the configuration; repeatable"
+    )
+    options.add_argument(
+        "--log-level", default="warning", choices=("debug", "info", "warning", "error"), help="what goes to stderr"
+    )
     options.add_argument("--version", action="version", version=f"mmlatch-live {__version__}")
     return options
 
@@ -94,9 +102,7 @@ def _run(options: argparse.Namespace) -> list[str]:
         source.close()
 
 
-async def _session(
-    style: str, settings: "Config", source: "Source", parts: "Parts", clock: "Callable[[], Clock]"
-) -> list[str]:
+async def _session(style: str, settings: "Config", source: "Source", parts: "Parts", clock: "Callable[[], Clock]") -> list[str]:
     from stream.session import Session
     from stream.sinks.sink import Sink
 

@@ -16,9 +16,9 @@ from mcap.reader import make_reader
 from mcap.writer import Writer
 
 from extractors.asr.recogniser import Word
-from extractors.audio import SAMPLE_RATE
 from extractors.contract import FeatureRows
 from extractors.face import CONTRACT as FACE
+from extractors.sound import SAMPLE_RATE
 from stream.errors import SourceError
 from stream.messages import AudioBlock, Packet, Transcript, VisionRows
 
@@ -130,7 +130,9 @@ class RecordingReader:
             raise SourceError(f"{path}: an MCAP file, but not a recording of this program")
         if int(about["format"]) > FORMAT:
             self.close()
-            raise SourceError(f"{path}: recording format {about['format']}, this version reads up to {FORMAT}; update mmlatch-live")
+            raise SourceError(
+                f"{path}: recording format {about['format']}, this version reads up to {FORMAT}; update mmlatch-live"
+            )
         self.topics = {channel.topic.removeprefix("/") for channel in summary.channels.values()}
         if "vision_rows" in self.topics and about["vision_contract"] != FACE.digest:
             self.close()
@@ -165,8 +167,9 @@ def _audio_message(t_ns: int, samples: Any) -> dict[str, Any]:
 
 
 def _rows_message(t_ns: int, rows: FeatureRows) -> dict[str, Any]:
-    lists = {"rows_t_ns": rows.t_ns.tolist(), "values": rows.values.tolist(), "absent_ns": rows.absent_ns.tolist()}
-    return {"t_ns": t_ns, **lists}
+    # The shortest decimals that read back as the same float32.
+    values = [[float(str(value)) for value in row] for row in rows.values]
+    return {"t_ns": t_ns, "rows_t_ns": rows.t_ns.tolist(), "values": values, "absent_ns": rows.absent_ns.tolist()}
 
 
 def _packet(topic: str, message: dict[str, Any]) -> Packet:

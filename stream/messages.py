@@ -68,7 +68,7 @@ class RowsUpdate:
 
 @dataclass(frozen=True)
 class VoiceUpdate:
-    """Chunks of sound that the voice detector has decided, in time order; none that starts before `watermark_ns` will follow."""
+    """Chunks of sound that the voice detector has decided; none that starts before `watermark_ns` will follow."""
 
     chunks: tuple[VoiceChunk, ...]
     watermark_ns: int

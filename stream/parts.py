@@ -131,9 +131,7 @@ def _require_sound(source: Source, audio: AudioLane | None, config: Config) -> N
 def _text(source: Source, config: Config, device: torch.device, notices: list[str]) -> TextLane:
     if "words" in source.provides:
         return TextLane(None)
-    recogniser, notice = asr.create(
-        config.asr.engine, model=config.asr.model, language=config.asr.language, device=device.type
-    )
+    recogniser, notice = asr.create(config.asr.engine, model=config.asr.model, language=config.asr.language, device=device.type)
     if notice:
         notices.append(notice)
     return TextLane(recogniser)

@@ -15,7 +15,6 @@ from extractors.text import WIDTH, TextEmbedder, normalise
 from stream.engine import Engine, Estimate, Step
 from stream.messages import LANES, Lane, LaneScore, Score, Window
 
-
 _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "vision": "no_face"}
 
 

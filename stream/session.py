@@ -1,7 +1,7 @@
 """One session: wires source, lanes, windows, scorer and sinks with bounded channels. It computes nothing itself.
 
-Blocking work runs on a thread of its own for each part. A lane that fails is lost, with a word about it, and the session goes on
-with the others.
+Blocking work runs on a thread of its own for each part. A lane that fails is lost, with a word about it, and the session
+goes on with the others.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ built from what is known so far at any time.
 """
 
 from collections import defaultdict
+
 import numpy as np
 import numpy.typing as npt
 
@@ -82,8 +83,10 @@ class Windows:
         settled = []
         while self._next < self._count and (self._next + 1) * self._hop_ns <= watermark_ns:
             settled.append(self._build(self._next, self._splitter, self._last_ns, guess=()))
-            for part in (*self._rows.values(), self._voice, self._words):
-                part.pop(self._next, None)
+            for rows in self._rows.values():
+                rows.pop(self._next, None)
+            self._voice.pop(self._next, None)
+            self._words.pop(self._next, None)
             self._next += 1
         return settled
 

@@ -91,6 +91,7 @@ class StretchRecogniser(ABC):
         """Make the words of what has been heard final; more may follow."""
         return Recognition(self._finish() if self._stretch else (), (), self._end_ns)
 
+    @abstractmethod
     def close(self) -> None:
         """Free the engine."""
 

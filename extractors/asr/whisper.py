@@ -46,11 +46,16 @@ class WhisperRecogniser(StretchRecogniser):
                 local_files_only=not download,
             )
         except Exception as error:  # the hub client and CTranslate2 each raise kinds of their own
-            reason = f"could not be loaded ({type(error).__name__})" if download or folder.is_dir() else "is not on this machine"
+            tried = download or folder.is_dir()
+            reason = f"could not be loaded ({type(error).__name__})" if tried else "is not on this machine"
             raise Unavailable(
-                f"the Whisper model {model} {reason}; run with --asr whisper once while connected to the internet, or put its files "
-                f"into the folder faster-whisper-{model} in the folder that {FOLDER_VARIABLE} names"
+                f"the Whisper model {model} {reason}; run with --asr whisper once while connected to the internet, or put its "
+                f"files into the folder faster-whisper-{model} in the folder that {FOLDER_VARIABLE} names"
             ) from error
+
+    def close(self) -> None:
+        """Let the model go."""
+        del self._model
 
     def _recognise(self, t_ns: int, samples: npt.NDArray[np.int16]) -> list[Word]:
         segments, _ = self._model.transcribe(

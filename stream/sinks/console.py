@@ -29,7 +29,7 @@ class ConsoleDisplay:
         """Draw on `console`."""
         self._console, self._info = console, info
         self._finals: deque[Score] = deque()
-        self._words: "deque[Word]" = deque(maxlen=_WORDS)
+        self._words: deque[Word] = deque(maxlen=_WORDS)
         self._count = 0
         self._newest: Score | None = None
 
@@ -86,7 +86,9 @@ class ConsoleDisplay:
     def _spoken(self) -> RenderableType:
         text = " ".join(word.text for word in self._words) or "–"
         guess = [] if not self._newest or self._newest.kind == "final" else [word.text for word in self._newest.words]
-        return Text.assemble("words        ", text, (" " + " ".join(guess) if guess else "", "dim"), overflow="ellipsis", no_wrap=True)
+        return Text.assemble(
+            "words        ", text, (" " + " ".join(guess) if guess else "", "dim"), overflow="ellipsis", no_wrap=True
+        )
 
     def _lanes(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)

@@ -17,7 +17,7 @@ from av.audio.stream import AudioStream
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from extractors.audio import SAMPLE_NS, SAMPLE_RATE
+from extractors.sound import SAMPLE_NS, SAMPLE_RATE
 from stream.errors import SourceError
 from stream.messages import AudioBlock, Packet, VideoFrame
 from stream.sources.source import Provides
@@ -63,7 +63,7 @@ class MediaSource:
         """Pictures and sound in time order; see `Source.packets`."""
         waiting: list[tuple[int, int, Packet | Picture]] = []
         numbers = count()
-        reached_ns = dict.fromkeys(self._streams, -1)
+        reached_ns = {stream.index: -1 for stream in self._streams}
         for stream, packet in self._decode():
             reached_ns[stream] = packet.t_ns
             heapq.heappush(waiting, (packet.t_ns, next(numbers), packet))
@@ -77,8 +77,8 @@ class MediaSource:
         """Close the file."""
         self._container.close()
 
-    def _decode(self) -> Iterator[tuple[VideoStream | AudioStream, "AudioBlock | Picture"]]:
-        """All packets in the order of decoding; ends early, with a problem, where the file does."""
+    def _decode(self) -> Iterator[tuple[int, "AudioBlock | Picture"]]:
+        """All packets, each with its stream's number, in the order of decoding, up to where the file ends."""
         sound = _Sound()
         damaged, end_ns, broken = 0, 0, ""
         chunks = self._container.demux(self._streams)
@@ -88,7 +88,7 @@ class MediaSource:
             except StopIteration:
                 break
             except av.error.FFmpegError as error:
-                broken = error.strerror
+                broken = error.strerror or type(error).__name__
                 break
             try:
                 frames = chunk.decode()
@@ -96,24 +96,23 @@ class MediaSource:
                 damaged += 1
                 continue
             for frame in frames:
-                t_ns = self._time(frame)
-                if t_ns is None:
+                if not isinstance(frame, av.VideoFrame | av.AudioFrame) or (t_ns := self._time(frame)) is None:
                     damaged += 1
                 elif isinstance(frame, av.VideoFrame):
                     end_ns = max(end_ns, t_ns)
                     if t_ns >= 0:
-                        yield chunk.stream, Picture(t_ns, frame)
-                elif isinstance(frame, av.AudioFrame):
+                        yield chunk.stream.index, Picture(t_ns, frame)
+                else:
                     end_ns = max(end_ns, t_ns + frame.samples * 1_000_000_000 // frame.sample_rate)
                     for block in sound.push(t_ns, frame):
-                        yield chunk.stream, block
+                        yield chunk.stream.index, block
         for block in sound.finish():
-            yield self._streams[-1], block
+            yield self._streams[-1].index, block
         announced_ns = (self._container.duration or 0) * 1000
         if announced_ns - end_ns > _SHORT_NS:
             self.problems.append(
-                f"{self.name}: cut short at {end_ns / 1e9:.1f} s of {announced_ns / 1e9:.1f} s; what could be read was analysed, "
-                "get the whole file for the rest"
+                f"{self.name}: cut short at {end_ns / 1e9:.1f} s of {announced_ns / 1e9:.1f} s; what could be read was "
+                "analysed, get the whole file for the rest"
             )
         elif broken:
             self.problems.append(f"{self.name}: broke off at {end_ns / 1e9:.1f} s ({broken}); what came before was analysed")
@@ -193,6 +192,8 @@ def _explain(location: str, error: av.error.FFmpegError) -> str:
     if isinstance(error, av.error.InvalidDataError):
         path = Path(location)
         if path.is_file() and path.open("rb").read(12)[4:8] == b"ftyp":
-            return f"{location}: an mp4 without its index, as when a copy was cut short; nothing in it can be read, copy it again"
+            return (
+                f"{location}: an mp4 without its index, as when a copy was cut short; nothing in it can be read, copy it again"
+            )
         return f"{location}: not a media file that FFmpeg can read; give a file such as talk.mp4"
     return f"{location}: cannot be opened ({error.strerror}); check the address and the permissions"

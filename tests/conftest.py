@@ -1,0 +1,28 @@
+"""What tests share: where the real clips, corpora and pretrained files are, and a reason to skip where they are not."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("MMLATCH_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with clips/, speech/, data/ and assets/, named by MMLATCH_SHARED or beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no folder {SHARED.name} beside the checkout and MMLATCH_SHARED is not set: no real clips to test on")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def assets(shared: Path) -> Path:
+    """The folder with pretrained files; MMLATCH_ASSETS names it while a test runs."""
+    return shared / "assets"
+
+
+@pytest.fixture
+def with_assets(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMLATCH_ASSETS", str(assets))
