@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from extractors.contract import FeatureContract, FeatureRows
-from extractors.sound import SAMPLE_NS, SAMPLE_RATE
+from extractors.sound import SAMPLE_NS, SAMPLE_RATE, check_samples, continues
 
 HOP = 160  # samples, 10 ms
 FRAME = 400  # samples, 25 ms: spectrum and level
@@ -104,17 +104,14 @@ class AudioExtractor:
         Raises:
             ValueError: The samples have another shape or type, or the block starts before the last one ended.
         """
-        if samples.ndim != 1 or samples.dtype != np.int16:
-            raise ValueError(f"samples must be (N,) int16 at 16 kHz, got {samples.shape} {samples.dtype}")
+        check_samples(samples)
         done = []
         heard = self._next_ns > self._start_ns
         if not heard:
             self._restart(t_ns)
-        elif t_ns - self._next_ns >= SAMPLE_NS:
+        elif not continues(t_ns, self._next_ns):
             done.append(self.close())
             self._restart(t_ns)
-        elif self._next_ns - t_ns >= SAMPLE_NS:
-            raise ValueError(f"audio at {t_ns} ns starts before the last block's end at {self._next_ns} ns")
         self._next_ns += len(samples) * SAMPLE_NS
         self._pending = np.concatenate([self._pending, samples])
         while len(self._pending) >= _BLOCK:

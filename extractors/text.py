@@ -33,7 +33,7 @@ CONTRACT = FeatureContract(
 )
 
 # Marks for what is no word: <sil> [NOISE] [SPEECH] (laughter) {breath} ++um++ and CMU's pause "sp".
-_MARK = re.compile(r"<[^>]*>|\[[^\]]*\]|\([^)]*\)|\{[^}]*\}|\+\+.*\+\+")
+_MARK = re.compile(r"<[^>]*>|\[[^\]]*\]|\([^)]*\)|\{[^}]*\}|\+\+.*?\+\+")
 _PAUSE = "sp"
 _APOSTROPHES = str.maketrans("‘’ʼ`", "''''")
 

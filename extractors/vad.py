@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extractors.errors import Unavailable
-from extractors.sound import SAMPLE_NS, SAMPLE_RATE
+from extractors.sound import SAMPLE_NS, SAMPLE_RATE, check_samples, continues
 
 CHUNK = 512  # samples, 32 ms: the length that the model is made for
 LEAD = 6  # chunks (192 ms) before a voiced chunk that belong to the speech: soft onsets
@@ -56,16 +56,18 @@ class VoiceActivity:
             self._model = silero_vad.load_silero_vad(onnx=True)
         except (ImportError, OSError) as error:
             raise Unavailable(f"Silero VAD does not load ({error}); run: pip install silero-vad onnxruntime") from error
-        self._next_ns: int | None = None
+        self._next_ns = 0  # the time of the first sample that waits in `_pending`
         self._pending: npt.NDArray[np.int16]
         self._restart()
 
     def push(self, t_ns: int, samples: npt.NDArray[np.int16]) -> list[VoiceChunk]:
         """Hear the next block (as for `AudioExtractor.push`) and return the chunks that are decided now."""
+        check_samples(samples)
         done = []
-        if self._next_ns is None:
+        heard = len(self._pending) or self._undecided
+        if not heard:
             self._next_ns = t_ns
-        elif t_ns - self._next_ns >= SAMPLE_NS:
+        elif not continues(t_ns, self._next_ns + len(self._pending) * SAMPLE_NS):
             done = self.close()
             self._next_ns = t_ns
         self._pending = np.concatenate([self._pending, samples])
@@ -81,7 +83,7 @@ class VoiceActivity:
         """No later chunk starts before this time."""
         if self._undecided:
             return self._undecided[0][0]
-        return self._next_ns or 0
+        return self._next_ns
 
     def close(self) -> list[VoiceChunk]:
         """Decide over what is left and start anew after it."""
@@ -101,7 +103,6 @@ class VoiceActivity:
     def _hear(self, samples: npt.NDArray[np.int16]) -> None:
         import torch
 
-        assert self._next_ns is not None
         chunk = np.zeros(CHUNK, np.float32)
         chunk[: len(samples)] = samples / np.float32(32768.0)
         probability = float(self._model(torch.from_numpy(chunk), SAMPLE_RATE))

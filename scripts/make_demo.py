@@ -6,6 +6,7 @@ scripted face coefficients go with what is said. Nobody was recorded. The result
 
 import ctypes
 import ctypes.util
+import itertools
 import math
 import sys
 from functools import cache
@@ -103,7 +104,7 @@ def speak(text: str) -> tuple[npt.NDArray[np.int16], list[Word]]:
     voice = voice[: audible[-1] + 1]  # without the pause at the end
     words = []
     bounds = [*events_at, (len(voice), len(text))]
-    for (start, first), (end, last) in zip(bounds, bounds[1:], strict=False):
+    for (start, first), (end, last) in itertools.pairwise(bounds):
         spoken = text[
             first:last
         ].split()  # the voice draws short words together, as in "of the": they share the time by letters

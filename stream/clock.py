@@ -6,20 +6,20 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """How fast session time passes."""
+    """How fast session time passes.
 
-    @property
-    def paced(self) -> bool:
-        """Whether session time has to do with the wall's; if not, there is no `now_ns`, and no latency to speak of."""
-        ...
+    Attributes:
+        paced: Whether session time has to do with the wall's; if not, there is no present, and no latency to speak of.
+    """
 
-    @property
-    def now_ns(self) -> int:
-        """The session time now."""
-        ...
+    paced: bool
 
     def unix_ns(self, t_ns: int) -> int:
         """The wall time of a session time, nanoseconds since 1970."""
+        ...
+
+    def age_ns(self, t_ns: int) -> int:
+        """How long ago on the wall's clock a session time was, nanoseconds."""
         ...
 
     async def sleep_until(self, t_ns: int) -> None:
@@ -30,42 +30,41 @@ class Clock(Protocol):
 class PacedClock:
     """Session time runs with the machine's monotonic clock, `speed` times as fast."""
 
-    paced = True
-
     def __init__(self, speed: float = 1.0) -> None:
         """Start at 0 now."""
+        self.paced = True
         self._speed = speed
         self._start_ns = time.monotonic_ns()
         self._start_unix_ns = time.time_ns()
-
-    @property
-    def now_ns(self) -> int:
-        """The session time now."""
-        return round((time.monotonic_ns() - self._start_ns) * self._speed)
 
     def unix_ns(self, t_ns: int) -> int:
         """The wall time of a session time."""
         return self._start_unix_ns + round(t_ns / self._speed)
 
+    def age_ns(self, t_ns: int) -> int:
+        """How long ago a session time was."""
+        return time.monotonic_ns() - self._start_ns - round(t_ns / self._speed)
+
     async def sleep_until(self, t_ns: int) -> None:
         """Return when session time has come to `t_ns`."""
-        while (left_ns := t_ns - self.now_ns) > 0:
-            await asyncio.sleep(left_ns / self._speed / 1e9)
+        while (age_ns := self.age_ns(t_ns)) < 0:
+            await asyncio.sleep(-age_ns / 1e9)
 
 
 class UnpacedClock:
     """As fast as the pipeline takes it: the input's own times are all there is."""
 
-    paced = False
-
-    @property
-    def now_ns(self) -> int:
-        """There is none."""
-        raise RuntimeError("an unpaced session has no present")
+    def __init__(self) -> None:
+        """There is nothing to start."""
+        self.paced = False
 
     def unix_ns(self, t_ns: int) -> int:
-        """There is none."""
-        raise RuntimeError(f"session time {t_ns} has no wall time in an unpaced session")
+        """There is none; raises RuntimeError."""
+        raise RuntimeError(f"session time {t_ns} ns has no wall time in an unpaced session")
+
+    def age_ns(self, t_ns: int) -> int:
+        """There is none; raises RuntimeError."""
+        raise RuntimeError(f"session time {t_ns} ns has no age in an unpaced session")
 
     async def sleep_until(self, t_ns: int) -> None:
         """Return at once, after letting other tasks run."""

@@ -20,7 +20,7 @@ class Section(BaseModel):
 class AsrConfig(Section):
     """Speech recognition."""
 
-    engine: Literal["auto", "whisper", "sphinx", "off"] = "auto"
+    engine: Literal["auto", "whisper", "sphinx", "none"] = "auto"
     model: Annotated[str, Field(min_length=1)] = "base"
     language: Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$")] = "en"
 

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "--speed", default="1", metavar="X|max", help="times real time (default 1), or max: as fast as it goes"
     )
     options.add_argument("--format", choices=("console", "jsonl"), help="default: console on a terminal, else jsonl")
-    options.add_argument("--asr", metavar="ENGINE", help="auto, whisper, sphinx or off; short for --set asr.engine=ENGINE")
+    options.add_argument("--asr", metavar="ENGINE", help="auto, whisper, sphinx or none; short for --set asr.engine=ENGINE")
     options.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with what differs from configs/default.yaml")
     options.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one key of the configuration; repeatable"

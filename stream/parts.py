@@ -90,9 +90,7 @@ def load(config: Config, source: Source, device: torch.device) -> Parts:
         unavailable=unavailable,
         notices=tuple(notices),
     )
-    scorer = Scorer(
-        Engine(model, device), embedder, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s, lost=unavailable
-    )
+    scorer = Scorer(Engine(model, device), embedder, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s)
     if info.scripted:
         log.warning("%s is a script with a synthetic voice and face, not a recording of anybody", info.source)
     for lane, why in unavailable.items():
@@ -121,8 +119,8 @@ def _audio(source: Source) -> AudioLane:
 
 
 def _require_sound(source: Source, audio: AudioLane | None, config: Config) -> None:
-    if config.asr.engine == "off":
-        raise _NotThere("recognition is switched off (--asr off)")
+    if config.asr.engine == "none":
+        raise _NotThere("recognition is switched off (--asr none)")
     if audio is None:
         reason = "the audio lane is unavailable" if "audio" in source.provides else "the source has no audio"
         raise _NotThere(f"no words can be recognised, because {reason}")

@@ -5,7 +5,6 @@ only with the window, so the vector is made here and not in the text lane.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -21,9 +20,7 @@ _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "visi
 class Scorer:
     """One session's utterance and smoothing state over an engine. All calls must come from the same thread."""
 
-    def __init__(
-        self, engine: Engine, embedder: TextEmbedder | None, *, hop_ns: int, smooth_tau_s: float, lost: Mapping[Lane, str]
-    ) -> None:
+    def __init__(self, engine: Engine, embedder: TextEmbedder | None, *, hop_ns: int, smooth_tau_s: float) -> None:
         """Stand before the first window.
 
         Args:
@@ -31,7 +28,6 @@ class Scorer:
             embedder: Of words; None if there will be none.
             hop_ns: The length of a window.
             smooth_tau_s: The smoothing's time constant; 0 for none.
-            lost: Lanes that this session does not have, with the reason.
         """
         self._engine = engine
         self._embedder = embedder
@@ -40,10 +36,10 @@ class Scorer:
         self._smooth: float | None = None
         self._vectors: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}  # of the utterance's beginnings
         self._said: dict[int, tuple[int, float]] = {}  # of windows not settled: provisional scores so far, and the last one
-        self._lost = dict(lost)
+        self._lost: dict[Lane, str] = {}
 
     def lose(self, lane: Lane, reason: str) -> None:
-        """Say from now on why nothing comes from a lane."""
+        """Say from now on why nothing comes from a lane: this session does not have it, or it failed."""
         self._lost[lane] = reason
 
     def commit(self, window: Window) -> Score:

@@ -16,6 +16,7 @@ from stream.clock import Clock
 from stream.lanes import LaneLike
 from stream.messages import (
     AudioBlock,
+    Lane,
     LaneEnded,
     LaneUpdate,
     Part,
@@ -31,6 +32,8 @@ from stream.sources.source import Source
 from stream.worker import Worker
 
 log = logging.getLogger(__name__)
+
+_ENDING: dict[Lane, tuple[Part, ...]] = {"vision": ("vision",), "audio": ("audio", "voice"), "text": ("text",)}
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -93,7 +96,7 @@ class Session:
         for channel in (self._to_vision, self._to_audio):
             await channel.close()
         if not self._reading.cancelled() and (error := self._reading.exception()):
-            raise error
+            self._fail(f"{self._source.name} broke off", error)
 
     async def _pump(self) -> None:
         worker = Worker("source")
@@ -123,29 +126,26 @@ class Session:
 
     async def _lanes(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._run_lane(("vision",), self._parts.vision, self._to_vision))
-            group.create_task(self._run_lane(("text",), self._parts.text, self._to_text))
-            await self._run_lane(("audio", "voice"), self._parts.audio, self._to_audio)
+            group.create_task(self._run_lane("vision", self._parts.vision, self._to_vision))
+            group.create_task(self._run_lane("text", self._parts.text, self._to_text))
+            await self._run_lane("audio", self._parts.audio, self._to_audio)
             await self._to_text.close()  # the audio lane was the last to have something for it
         await self._to_windows.close()
 
-    async def _run_lane(self, parts: tuple[Part, ...], lane: LaneLike[T] | None, inbox: Channel[T]) -> None:
+    async def _run_lane(self, name: Lane, lane: LaneLike[T] | None, inbox: Channel[T]) -> None:
         """Run a lane on its thread; whatever fails in it loses the lane, not the session."""
-        lost = None
+        lost = self._parts.info.unavailable.get(name)
         if lane:
-            worker = Worker(parts[0])
+            worker = Worker(name)
             try:
                 async for packet in inbox:
                     await self._report(await worker.call(lane.push, packet))
                 await self._report(await worker.call(lane.finish))
             except Exception as error:
-                lost = str(error) or type(error).__name__
-                log.error("%s lane lost: %s", parts[0], lost)
-                log.debug("the %s lane failed here", parts[0], exc_info=error)
-                self.problems.append(f"the {parts[0]} lane was lost on the way: {lost}")
+                lost = self._fail(f"the {name} lane was lost on the way", error)
             finally:
                 worker.close()
-        for part in parts:
+        for part in _ENDING[name]:
             await self._to_windows.put(LaneEnded(part, lost))
         async for _ in inbox:  # without a lane nobody wants it, and the sender must not wait
             pass
@@ -165,7 +165,8 @@ class Session:
         try:
             async for message in self._to_windows:
                 if isinstance(message, Tick):
-                    if tail := windows.tail(message.t_ns):
+                    late = self._clock.age_ns(message.t_ns) > self._hop_ns  # then a newer one waits already
+                    if not late and (tail := windows.tail(message.t_ns)):
                         await self._publish(device, scorer.speculate, tail)
                     continue
                 if isinstance(message, LaneEnded) and message.lost and message.part != "voice":
@@ -185,13 +186,23 @@ class Session:
             scored = replace(
                 scored,
                 t_end_unix_ns=self._clock.unix_ns(scored.t_end_ns),
-                latency_ns=self._clock.now_ns - scored.t_end_ns,
+                latency_ns=self._clock.age_ns(scored.t_end_ns),
                 model_ns=time.monotonic_ns() - started_ns,
             )
         for channel in self._to_sinks:
             await channel.put(scored)
 
     async def _show(self, sink: Sink, scores: Channel[Score]) -> None:
-        await sink.run(scores)
+        try:
+            await sink.run(scores)
+        except Exception as error:
+            self._fail("scores can no longer be shown", error)
         async for _ in scores:  # the sink has gone, as when a pipe was closed: there is nobody to analyse for
             self.stop()
+
+    def _fail(self, what: str, error: BaseException) -> str:
+        """Note that a part has failed while the others go on; returns the reason."""
+        reason = str(error) or type(error).__name__
+        log.debug("%s", what, exc_info=error)
+        self.problems.append(f"{what}: {reason}")
+        return reason

@@ -99,12 +99,14 @@ class StretchRecogniser(ABC):
         start_ns, end_ns = self._stretch[0].t_ns, self._end_ns
         samples = np.concatenate([chunk.samples for chunk in self._stretch])
         self._stretch = []
-        # An engine may place a word's edge outside what it heard; the watermark promises that it does not.
-        return tuple(
-            Word(word.text, max(word.start_ns, start_ns), min(word.end_ns, end_ns), word.confidence)
-            for word in self._recognise(start_ns, samples)
-            if word.start_ns < end_ns and word.end_ns > start_ns
-        )
+        words = []
+        for word in self._recognise(start_ns, samples):
+            # An engine may place a word's edges outside what it heard, or both at one moment. The watermark and `Word` promise
+            # that they lie inside and apart.
+            first, last = max(word.start_ns, start_ns), min(max(word.end_ns, word.start_ns + 1), end_ns)
+            if first < last:
+                words.append(Word(word.text, first, last, word.confidence))
+        return tuple(words)
 
     @abstractmethod
     def _recognise(self, t_ns: int, samples: npt.NDArray[np.int16]) -> list[Word]:

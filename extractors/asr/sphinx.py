@@ -3,6 +3,7 @@
 Source: https://pocketsphinx.readthedocs.io. Its quality is far below Whisper's; it is here so that the text lane always runs.
 """
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -48,8 +49,10 @@ class SphinxRecogniser(StretchRecogniser):
 
     def close(self) -> None:
         """End the child process."""
-        self._pipes()[0].close()
-        self._pipes()[1].close()
+        requests, answers = self._pipes()
+        with contextlib.suppress(BrokenPipeError):  # what a dead child did not take
+            requests.close()
+        answers.close()
         self._child.wait()
 
     def _recognise(self, t_ns: int, samples: npt.NDArray[np.int16]) -> list[Word]:
