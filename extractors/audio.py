@@ -198,7 +198,7 @@ def _block_rows(samples: torch.Tensor) -> torch.Tensor:
 
     mfcc = (power @ tables.mel).clamp_min(_FLOOR).log() @ tables.dct  # (BLOCK_ROWS, N_MFCC)
     level = _db(frames.square().mean(1))
-    crossings = (frames[:, 1:].sign() != frames[:, :-1].sign()).float().mean(1)
+    crossings = ((frames[:, 1:] < 0) != (frames[:, :-1] < 0)).float().mean(1)
     pitch, voicing, hnr = _pitch(samples.unfold(0, PITCH_FRAME, HOP), tables)
 
     khz = tables.khz

@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace) -> list[str]:
 
     clock = _clock(options.speed)
     settings = config.load(options.config, (*options.set, *([f"asr.engine={options.asr}"] if options.asr else [])))
-    source = _open(options.source)
+    source = open_source(options.source)
     try:
         from stream.engine import resolve_device
         from stream.parts import load
@@ -136,7 +136,7 @@ def _stop_on_signals(session: "Session") -> None:
         loop.add_signal_handler(number, leave)
 
 
-def _open(location: str) -> "Source":
+def open_source(location: str) -> "Source":
     """The source of that name: a recording by its ending, else what FFmpeg makes of it."""
     if location == "demo" or Path(location).suffix == ".mcap":
         from stream.sources.recording import RecordingSource

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mcap.exceptions import McapError
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
@@ -122,7 +121,7 @@ class RecordingReader:
             self._reader = make_reader(self._file)
             about = next((m.metadata for m in self._reader.iter_metadata() if m.name == METADATA), None)
             summary = self._reader.get_summary()
-        except McapError as error:
+        except Exception as error:  # on garbage the library raises whatever comes of it
             self.close()
             raise SourceError(f"{path}: not a complete MCAP file ({type(error).__name__}); record or copy it again") from error
         if about is None or summary is None:
@@ -152,7 +151,7 @@ class RecordingReader:
         try:
             for _, channel, message in self._reader.iter_messages():
                 yield _packet(channel.topic.removeprefix("/"), json.loads(message.data))
-        except (McapError, ValueError, KeyError) as error:
+        except Exception as error:  # likewise
             raise SourceError(f"{self.path}: damaged ({type(error).__name__}); what came before was analysed") from error
 
 

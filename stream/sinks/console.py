@@ -11,6 +11,7 @@ from rich.text import Text
 
 from stream.channel import Channel
 from stream.messages import LANES, Lane, LaneScore, Score, SessionInfo
+from stream.sinks.payload import SCORE_RANGE, polarity
 
 if TYPE_CHECKING:
     from extractors.asr.recogniser import Word
@@ -19,6 +20,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _MINUTE_NS = 60_000_000_000
 _SPARKLINE = 60  # characters, a second each
 _WORDS = 14
+_HALF_BAR = 24  # characters from 0 to 3
 _STATUS_STYLE = {"ok": "green", "partial": "green", "missing": "yellow", "unknown": "yellow", "unavailable": "red"}
 
 
@@ -52,7 +54,9 @@ class ConsoleDisplay:
 
     def render(self) -> RenderableType:
         """The whole panel."""
-        title = f"[bold]{self._info.source}[/bold]" + (" [reverse] scripted [/reverse]" if self._info.scripted else "")
+        title = Text(self._info.source, style="bold")
+        if self._info.scripted:
+            title.append(" ").append(" scripted ", style="reverse")
         footer = "\n".join(f"! {notice}" for notice in self._info.notices)
         body: list[RenderableType] = [self._score(), self._sparkline(), self._spoken(), self._lanes(), self._facts()]
         if footer:
@@ -63,12 +67,10 @@ class ConsoleDisplay:
         if not self._newest:
             return Text("waiting for the first window …", style="dim")
         value = self._newest.smooth
-        half = 30
-        filled = round(abs(value) / 3 * half)
-        bar = (" " * (half - filled) + "█" * filled).ljust(half) + "│" + " " * half if value < 0 else None
-        bar = bar or " " * half + "│" + "█" * filled + " " * (half - filled)
-        kind = "" if self._newest.kind == "final" else " provisional"
-        label = f"{value:+.2f} {_polarity(value)}{kind}"
+        filled = round(abs(value) / SCORE_RANGE[1] * _HALF_BAR)
+        left, right = ("█" * filled, "") if value < 0 else ("", "█" * filled)
+        bar = f"{left:>{_HALF_BAR}}│{right:<{_HALF_BAR}}"
+        label = f"{value:+.2f} {polarity(value)}" + (" provisional" if self._newest.kind == "provisional" else "")
         return Text.assemble((bar, _colour(value)), "  ", (label, f"bold {_colour(value)}"))
 
     def _sparkline(self) -> RenderableType:
@@ -79,7 +81,8 @@ class ConsoleDisplay:
             by_second.setdefault(score.t_start_ns // 1_000_000_000, []).append(score.smooth)
         for values in list(by_second.values())[-_SPARKLINE:]:
             mean = sum(values) / len(values)
-            level = min(len(_BARS) - 1, int((mean + 3) / 6 * len(_BARS)))
+            low, high = SCORE_RANGE
+            level = min(len(_BARS) - 1, int((mean - low) / (high - low) * len(_BARS)))
             line.append(_BARS[level], style=_colour(mean))
         return Text.assemble("last minute  ", line)
 
@@ -96,15 +99,17 @@ class ConsoleDisplay:
             table.add_row(lane.ljust(11), *self._lane(lane))
         return table
 
-    def _lane(self, lane: Lane) -> tuple[Text, str, str]:
+    def _lane(self, lane: Lane) -> tuple[Text, str, str, Text]:
         reason = self._info.unavailable.get(lane)
         found = LaneScore("unavailable", reason, None, 0.0) if reason else None
         if self._newest and not reason:
             found = self._newest.lanes[lane]
         if not found:
-            return Text("…", style="dim"), "", ""
+            return Text("…", style="dim"), "", "", Text()
         weight = f"weight {found.weight:.2f}" if self._newest and found.status != "unavailable" else ""
-        return Text(found.status, style=_STATUS_STYLE[found.status]), weight, (found.reason or "").replace("_", " ")
+        age = "" if found.age_ns is None else f"{found.age_ns / 1e9:.1f} s old"
+        reason = (found.reason or "").replace("_", " ")
+        return Text(found.status, style=_STATUS_STYLE[found.status]), weight, age, Text(reason)
 
     def _facts(self) -> RenderableType:
         if not self._newest:
@@ -114,10 +119,6 @@ class ConsoleDisplay:
             facts.append(f"{self._newest.kind} latency {self._newest.latency_ns / 1e6:.0f} ms")
             facts.append(f"model {self._newest.model_ns / 1e6:.1f} ms")
         return Text("  ·  ".join(facts), style="dim")
-
-
-def _polarity(value: float) -> str:
-    return "positive" if value > 0 else "negative" if value < 0 else "neutral"
 
 
 def _colour(value: float) -> str:

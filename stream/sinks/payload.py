@@ -29,7 +29,7 @@ def payload(score: Score, info: SessionInfo) -> dict[str, Any]:
         "sentiment_smooth": round(score.smooth, 4),
         "smooth_tau_s": info.smooth_tau_s,
         "class7": round(score.sentiment),
-        "polarity": "positive" if score.sentiment > 0 else "negative" if score.sentiment < 0 else "neutral",
+        "polarity": polarity(score.sentiment),
         "uncertainty": None,
         "revised_from": None if score.revised_from is None else round(score.revised_from, 4),
         "modalities": {lane: _modality(score, lane) for lane in score.lanes},
@@ -42,6 +42,11 @@ def payload(score: Score, info: SessionInfo) -> dict[str, Any]:
 def encode(score: Score, info: SessionInfo) -> str:
     """The payload as one compact line without its end."""
     return json.dumps(payload(score, info), separators=(",", ":"), allow_nan=False)
+
+
+def polarity(sentiment: float) -> str:
+    """`positive`, `negative`, or `neutral` for exactly 0."""
+    return "positive" if sentiment > 0 else "negative" if sentiment < 0 else "neutral"
 
 
 def _modality(score: Score, lane: Any) -> dict[str, Any]:

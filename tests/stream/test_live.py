@@ -1,0 +1,243 @@
+"""The command, as a user runs it: real files, real extractors, real recogniser."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from stream.live import main
+from tests.conftest import ROOT
+
+
+class Run:
+    """What a run of the command gave."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> None:
+        capsys.readouterr()
+        self.code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        self.out = captured.out
+        self.errors = captured.err.splitlines()
+
+    @property
+    def finals(self) -> list[dict[str, Any]]:
+        scores = [json.loads(line) for line in self.out.splitlines()]
+        assert [score["kind"] for score in scores] == ["final"] * len(scores)
+        assert [score["seq"] for score in scores] == list(range(len(scores)))
+        return scores
+
+    def statuses(self, lane: str) -> list[str]:
+        return [score["modalities"][lane]["status"] for score in self.finals]
+
+
+@pytest.fixture
+def live(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Any:
+    return lambda *arguments: Run(capsys, *arguments)
+
+
+FAST = ("--format", "jsonl", "--speed", "max")
+
+
+# --- the bundled demo: needs nothing
+
+
+def test_the_demo_runs_twice_to_the_same_bytes_with_all_lanes(live: Any) -> None:
+    one, two = live("--source", "demo", *FAST), live("--source", "demo", *FAST)
+    assert one.code == two.code == 0
+    assert one.out == two.out
+    assert len(one.finals) == 82
+    assert all(score["scripted"] and not score["trained"] for score in one.finals)
+    for lane in ("text", "audio", "vision"):
+        assert "ok" in one.statuses(lane)
+        assert "unavailable" not in one.statuses(lane)
+    assert "missing" in one.statuses("vision")  # the scripted moment with nobody in view
+
+
+def test_the_demo_in_real_time_shows_provisional_scores_first(live: Any) -> None:
+    run = live("--source", "demo", "--format", "jsonl", "--speed", "2")
+    scores = [json.loads(line) for line in run.out.splitlines()]
+    assert run.code == 0
+    assert [s["seq"] for s in scores if s["kind"] == "final"] == list(range(82))
+    assert any(s["kind"] == "provisional" for s in scores)
+    assert all(s["latency_ms"]["capture_to_publish"] > 0 and s["t_end_unix_s"] > 0 for s in scores)
+
+
+def test_the_console_shows_the_demo(live: Any) -> None:
+    run = live("--source", "demo", "--format", "console", "--speed", "max")
+    assert run.code == 0
+    for part in ("scripted demo", "82 finals", "untrained", "best present of the year"):
+        assert part in run.out
+
+
+# --- real clips
+
+
+def test_a_real_talk_gives_a_final_for_each_window_with_all_lanes(live: Any, shared: Path, with_assets: None) -> None:
+    one = live("--source", shared / "clips" / "talk1.mp4", "--asr", "sphinx", *FAST)
+    assert one.code == 0
+    assert len(one.finals) == 41  # 10.008 s
+    assert [s["t_end_s"] for s in one.finals] == [0.25 * (k + 1) for k in range(41)]
+    assert one.statuses("vision").count("ok") == 40
+    assert one.statuses("audio").count("ok") > 30
+    assert one.statuses("text").count("ok") > 5
+    two = live("--source", shared / "clips" / "talk1.mp4", "--asr", "sphinx", *FAST)
+    assert one.out == two.out
+
+
+def test_a_real_mosei_video(live: Any, shared: Path, with_assets: None) -> None:
+    run = live("--source", shared / "data" / "mosei" / "-3nNcZdcdvU.mp4", "--asr", "sphinx", *FAST)
+    assert run.code == 0
+    assert len(run.finals) == 178
+    assert run.statuses("vision").count("ok") > 170
+    assert run.statuses("text").count("ok") > 40
+
+
+@pytest.mark.parametrize(("name", "first", "last"), [("enters.mov", "missing", "ok"), ("leaves.mov", "ok", "missing")])
+def test_presence_follows_the_face(live: Any, shared: Path, with_assets: None, name: str, first: str, last: str) -> None:
+    run = live("--source", shared / "clips" / name, "--asr", "none", *FAST)
+    assert run.code == 0
+    seen = run.statuses("vision")
+    assert set(seen[:8]) == {first}
+    assert seen[-8:].count(last) >= 7
+    assert set(run.statuses("text")) == {"unavailable"}
+
+
+def only(kind: str, clip: Path, to: Path) -> Path:
+    """A copy of a clip with one of its streams."""
+    with av.open(str(clip)) as source, av.open(str(to), "w") as target:
+        stream = getattr(source.streams, kind)[0]
+        copy = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    return to
+
+
+def test_a_file_without_sound_and_one_without_pictures(live: Any, shared: Path, with_assets: None, tmp_path: Path) -> None:
+    clip = shared / "clips" / "address.mp4"
+    silent = live("--source", only("video", clip, tmp_path / "silent.mp4"), *FAST)
+    assert silent.code == 0
+    assert len(silent.finals) == 32
+    assert set(silent.statuses("vision")) == {"ok"}
+    assert set(silent.statuses("audio")) == set(silent.statuses("text")) == {"unavailable"}
+    assert silent.finals[0]["modalities"]["audio"]["reason"] == "the source has no audio"
+
+    blind = live("--source", only("audio", clip, tmp_path / "blind.mp4"), "--asr", "sphinx", *FAST)
+    assert blind.code == 0
+    assert len(blind.finals) == 32
+    assert set(blind.statuses("vision")) == {"unavailable"}
+    assert "ok" in blind.statuses("text")
+    assert "ok" in blind.statuses("audio")
+
+
+def test_a_file_cut_short_is_analysed_as_far_as_it_goes(live: Any, shared: Path, with_assets: None, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.mp4"
+    with (
+        av.open(str(shared / "clips" / "address.mp4")) as source,
+        av.open(str(whole), "w", options={"movflags": "faststart"}) as target,
+    ):
+        copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = copies[packet.stream.index]
+                target.mux(packet)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    run = live("--source", cut, "--asr", "none", *FAST)
+    assert run.code == 1
+    assert 10 < len(run.finals) < 24
+
+
+def test_without_the_face_model_the_other_lanes_go_on(
+    live: Any, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from extractors import assets
+
+    monkeypatch.delenv("MMLATCH_ASSETS", raising=False)
+    monkeypatch.setattr(assets, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("pooch.retrieve", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
+    run = live("--source", shared / "clips" / "address.mp4", "--asr", "none", *FAST)
+    assert run.code == 0
+    assert set(run.statuses("vision")) == {"unavailable"}
+    assert "MMLATCH_ASSETS" in run.finals[0]["modalities"]["vision"]["reason"]
+    assert "ok" in run.statuses("audio")
+
+
+# --- bad input: one line that says what and how to mend, no traceback, nothing on the standard output
+
+
+BAD = {
+    "no file": (("--source", "none.mp4"), "none.mp4: no such file"),
+    "no media": (("--source", "pyproject.toml"), "give a media file"),
+    "no mcap": (("--source", "none.mcap"), "none.mcap: cannot be opened"),
+    "device": (("--source", "demo", "--device", "tpu"), "--device tpu: unknown device, expected cpu, cuda or cuda:N"),
+    "key": (("--source", "demo", "--set", "windows.hob_ms=5"), "windows.hob_ms: unknown key, expected one of hop_ms"),
+    "engine": (("--source", "demo", "--asr", "siri"), "asr.engine"),
+    "speed": (("--source", "demo", "--speed", "fast"), "--speed fast: expected max, or a number"),
+    "speed 0": (("--source", "demo", "--speed", "0"), "--speed 0: expected"),
+    "config": (("--source", "demo", "--config", "none.yaml"), "--config none.yaml: cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_bad_input_is_one_line(case: str, live: Any, caplog: pytest.LogCaptureFixture) -> None:
+    arguments, part = BAD[case]
+    run = live(*arguments)
+    assert run.code == 2
+    assert run.out == ""
+    assert len(caplog.records) == 1
+    assert part in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def shell(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "stream.live", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
+
+
+def test_in_a_shell_an_error_is_one_line_and_the_exit_code_tells() -> None:
+    run = shell("--source", "none.mp4")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "error: none.mp4: no such file; check the path, or give demo for the bundled session\n"
+
+
+def test_help_and_errors_of_the_command_line_load_nothing_heavy() -> None:
+    code = "import sys, stream.live; stream.live.parser().format_help(); print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "av", "mediapipe", "transformers", "rich", "pydantic"} & set(loaded)
+
+
+def test_a_reader_that_leaves_ends_the_session_quietly() -> None:
+    head = shutil.which("head")
+    assert head
+    command = f"{sys.executable} -m stream.live --source demo --speed max --format jsonl | {head} -n 1"
+    run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.stdout.count("\n") == 1
+    assert "Traceback" not in run.stderr
+    assert "Broken" not in run.stderr
+
+
+def test_ctrl_c_ends_the_input_and_scores_what_was_read() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream.live", "--source", "demo", "--format", "jsonl"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout
+    first = [process.stdout.readline() for _ in range(8)]
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    scores = [json.loads(line) for line in [*first, *rest.splitlines()]]
+    finals = [s["seq"] for s in scores if s["kind"] == "final"]
+    assert process.returncode == 0
+    assert finals == list(range(len(finals)))
+    assert 0 < len(finals) < 82
+    assert "Traceback" not in errors
