@@ -1,10 +1,11 @@
-"""What the benchmarks share: their options, reading sound, and printing tables."""
+"""What the benchmarks share: their options, finding and reading sound, and printing tables."""
 
 import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,22 @@ import numpy.typing as npt
 import torch
 from torchaudio.functional import resample
 
-from extractors.audio import SAMPLE_RATE
+from extractors.sound import SAMPLE_RATE
 
 SHARED_VARIABLE = "MMLATCH_SHARED"
+ACTORS = range(1, 21)  # of RAVDESS; 21 to 24 stay untouched for later tests
 _DEFAULT_SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@dataclass(frozen=True)
+class Acted:
+    """One RAVDESS recording, with the fields of its file's name that the benchmarks need."""
+
+    path: Path
+    emotion: str
+    statement: str
+    repetition: str
+    actor: int
 
 
 def options(description: str | None) -> argparse.Namespace:
@@ -41,6 +54,17 @@ def need(path: Path) -> Path:
     if not path.exists():
         sys.exit(f"{path} is missing; name the folder that holds the data with --data or {SHARED_VARIABLE}")
     return path
+
+
+def ravdess(data: Path) -> list[Acted]:
+    """The recordings of `ACTORS`, in the order of their names; the program ends with one line if there are none."""
+    folder = need(data / "data" / "ravdess")
+    found = []
+    for path in sorted(folder.glob("*.flac")):
+        _modality, _channel, emotion, _intensity, statement, repetition, actor = path.stem.split("-")
+        if int(actor) in ACTORS:
+            found.append(Acted(path, emotion, statement, repetition, int(actor)))
+    return found or sys.exit(f"{folder} holds no recordings (*.flac)")
 
 
 def read_speech(path: Path) -> npt.NDArray[np.int16]:

@@ -19,8 +19,8 @@ sys.stdout.flush()
 while header := sys.stdin.buffer.read(4):
     samples = sys.stdin.buffer.read(struct.unpack("<I", header)[0])
     decoder.start_utt()
-    # The whole stretch at once lets the cepstral mean be that of the stretch: on the LJ and JFK recordings this halves the
-    # word error rate against feeding it piece by piece with the running mean (benchmarks/asr.py).
+    # Heard at once, the stretch's own cepstral mean is taken off: a fifth to a quarter fewer errors than in pieces with the
+    # running mean, at the same cost (benchmarks/asr.py, figures in docs/benchmarks.md).
     decoder.process_raw(samples, no_search=False, full_utt=True)
     decoder.end_utt()
     segments = decoder.seg() or ()  # None where nothing at all was recognised

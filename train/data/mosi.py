@@ -25,7 +25,7 @@ class Utterance:
         text: The transcript as the corpus writes it; `extractors.text.normalise` gives its words.
         sentiment: The mean of the annotators, from -3 (strongly negative) to 3.
         start_ns: Its start in the video, nanoseconds.
-        end_ns: Its end, exclusive, after `start_ns`.
+        end_ns: Its end, exclusive; equal to `start_ns` in the one utterance whose time the corpus does not know.
         split: `train`, `valid` or `test`.
     """
 
@@ -72,8 +72,8 @@ def _utterance(row: dict[str, str]) -> Utterance:
     start_ns, end_ns = (round(float(row[column]) * 1e9) for column in ("start", "end"))
     if not -3 <= sentiment <= 3:
         raise ValueError(f"sentiment must lie in [-3, 3], got {row['sentiment']}")
-    if not 0 <= start_ns < end_ns:
-        raise ValueError(f"start must be 0 or later and before end, got {row['start']} and {row['end']}")
+    if not 0 <= start_ns <= end_ns:
+        raise ValueError(f"start must be 0 or later and not after end, got {row['start']} and {row['end']}")
     if row["split"] not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {row['split']}")
     return Utterance(row["id"], row["video"], row["text"], sentiment, start_ns, end_ns, row["split"])
