@@ -1,7 +1,9 @@
 """What a session is made of: loads extractors, recogniser and model for a source, and says which lanes cannot be had."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -20,6 +22,8 @@ from stream.windows import Windows, pooled_width
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 @dataclass
 class Parts:
@@ -34,10 +38,9 @@ class Parts:
 
     def close(self) -> None:
         """Free what the lanes hold."""
-        if self.vision:
-            self.vision.close()
-        if self.text:
-            self.text.close()
+        for lane in (self.vision, self.audio, self.text):
+            if lane:
+                lane.close()
 
 
 def load(config: Config, source: Source, device: torch.device) -> Parts:
@@ -52,22 +55,17 @@ def load(config: Config, source: Source, device: torch.device) -> Parts:
     torch.set_num_threads(1)
     unavailable: dict[Lane, str] = {}
     notices: list[str] = []
-    vision, audio, text, embedder = None, None, None, None
-    try:
-        vision = _vision(source)
-    except ExtractorError as error:
-        unavailable["vision"] = str(error)
-    try:
-        audio = _audio(source)
-    except ExtractorError as error:
-        unavailable["audio"] = str(error)
-    try:
-        if "words" not in source.provides:
-            _require_sound(source, audio, config)
-        embedder = TextEmbedder()
-        text = _text(source, config, device, notices)
-    except ExtractorError as error:
-        unavailable["text"] = str(error)
+
+    def attempt(lane: Lane, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except ExtractorError as error:
+            unavailable[lane] = str(error)
+            return None
+
+    vision = attempt("vision", lambda: _vision(source))
+    audio = attempt("audio", lambda: _audio(source))
+    text, embedder = attempt("text", lambda: _text(source, audio, config, device, notices)) or (None, None)
     if len(unavailable) == len(LANES):
         raise UsageError("nothing to analyse: " + "; ".join(f"{lane}: {why}" for lane, why in unavailable.items()))
 
@@ -118,18 +116,19 @@ def _audio(source: Source) -> AudioLane:
     return AudioLane()
 
 
-def _require_sound(source: Source, audio: AudioLane | None, config: Config) -> None:
-    if config.asr.engine == "none":
+def _text(
+    source: Source, audio: AudioLane | None, config: Config, device: torch.device, notices: list[str]
+) -> tuple[TextLane, TextEmbedder]:
+    if "words" in source.provides:
+        return TextLane(None), TextEmbedder()
+    asked = config.asr
+    if asked.engine == "none":
         raise _NotThere("recognition is switched off (--asr none)")
     if audio is None:
         reason = "the audio lane is unavailable" if "audio" in source.provides else "the source has no audio"
         raise _NotThere(f"no words can be recognised, because {reason}")
-
-
-def _text(source: Source, config: Config, device: torch.device, notices: list[str]) -> TextLane:
-    if "words" in source.provides:
-        return TextLane(None)
-    recogniser, notice = asr.create(config.asr.engine, model=config.asr.model, language=config.asr.language, device=device.type)
+    embedder = TextEmbedder()
+    recogniser, notice = asr.create(asked.engine, model=asked.model, language=asked.language, device=device.type)
     if notice:
         notices.append(notice)
-    return TextLane(recogniser)
+    return TextLane(recogniser), embedder
