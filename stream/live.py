@@ -77,13 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (MMLatchError, ExtractorError) as error:
         log.error("%s", error)
         return 2
-    for problem in problems:
-        log.error("%s", problem)
+    except KeyboardInterrupt:  # before the session began
+        return 128 + signal.SIGINT
     return 1 if problems else 0
 
 
 def _run(options: argparse.Namespace) -> list[str]:
-    """Check what is cheap to check first, then load, then run; returns what went wrong on the way."""
+    """Check what is cheap to check first, then load, then run; returns what went wrong on the way, which is logged already."""
     from stream import config
 
     clock = _clock(options.speed)
@@ -130,7 +130,12 @@ def _stop_on_signals(session: "Session") -> None:
         session.stop()
         log.warning("stopping after what has been read; press Ctrl-C again to leave now")
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, os._exit, 128 + number)
+            loop.add_signal_handler(number, leave_now, number)
+
+    def leave_now(number: int) -> None:
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the display had hidden the cursor
+        os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, leave)
@@ -162,10 +167,18 @@ def _clock(speed: str) -> "Callable[[], Clock]":
     return partial(PacedClock, factor)
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to what is the standard error at the moment: the console display takes it over, to print above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        sys.stderr.write(self.format(record) + "\n")
+
+
 def _log_to_stderr(level: str) -> None:
     for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
         logging.addLevelName(number, logging.getLevelName(number).lower())
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[_StderrHandler()])
     logging.getLogger("stream").setLevel(level.upper())
 
 

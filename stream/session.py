@@ -74,14 +74,14 @@ class Session:
             self._reading.cancel()
 
     async def run(self) -> list[str]:
-        """Run to the end; returns what went wrong on the way, a line each."""
+        """Run to the end; returns what went wrong on the way, a line each, logged when it happened."""
         async with asyncio.TaskGroup() as group:
             for sink, channel in zip(self._sinks, self._to_sinks, strict=True):
                 group.create_task(self._show(sink, channel))
             group.create_task(self._score())
             group.create_task(self._lanes())
             group.create_task(self._read())
-        return [*self._source.problems, *self.problems]
+        return self.problems
 
     # --- source
 
@@ -93,10 +93,12 @@ class Session:
             self._reading.cancel()
         await asyncio.wait({self._reading})
         ticking.cancel()
-        for channel in (self._to_vision, self._to_audio):
-            await channel.close()
         if not self._reading.cancelled() and (error := self._reading.exception()):
             self._fail(f"{self._source.name} broke off", error)
+        for problem in self._source.problems:
+            self._note(problem)
+        for channel in (self._to_vision, self._to_audio):
+            await channel.close()
 
     async def _pump(self) -> None:
         worker = Worker("source")
@@ -204,5 +206,9 @@ class Session:
         """Note that a part has failed while the others go on; returns the reason."""
         reason = str(error) or type(error).__name__
         log.debug("%s", what, exc_info=error)
-        self.problems.append(f"{what}: {reason}")
+        self._note(f"{what}: {reason}")
         return reason
+
+    def _note(self, problem: str) -> None:
+        log.error("%s", problem)
+        self.problems.append(problem)

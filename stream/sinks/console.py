@@ -1,5 +1,6 @@
 """The console: the current score, the last minute, the words, each lane's state, latency."""
 
+import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,11 @@ class ConsoleDisplay:
 
     async def run(self, scores: Channel[Score]) -> None:
         """Draw until there are no more scores."""
-        with Live(self.render(), console=self._console, refresh_per_second=8, transient=False) as live:
+        # Log lines that go to the same terminal are printed above the panel; those that go elsewhere still go there.
+        shared = sys.stderr.isatty()
+        with Live(
+            self.render(), console=self._console, refresh_per_second=8, redirect_stderr=shared, redirect_stdout=False
+        ) as live:
             async for score in scores:
                 self.take(score)
                 live.update(self.render())

@@ -92,6 +92,26 @@ def test_it_hears_the_words_and_the_pauses(jfk, activity):
     assert voiced(2.6, 3.0) == 0
 
 
+class Scripted:
+    """Stands for the model: these probabilities, one after the other."""
+
+    def __init__(self, *probabilities: float) -> None:
+        self.coming = iter(probabilities)
+
+    def __call__(self, *_: object) -> float:
+        return next(self.coming)
+
+    def reset_states(self) -> None:
+        pass
+
+
+def test_a_voice_starts_at_one_threshold_and_lasts_down_to_another():
+    activity = VoiceActivity()
+    activity._model = Scripted(0.4, 0.49, 0.5, 0.4, 0.36, 0.34, 0.4, 0.9)
+    chunks = hear(activity, (0, np.zeros(8 * CHUNK, np.int16)))
+    assert [chunk.voiced for chunk in chunks] == [False, False, True, True, True, False, False, True]
+
+
 @pytest.mark.parametrize("deviation", [0, 1, 100], ids=["digital", "dither", "hiss"])
 def test_silence_has_no_voice(activity, deviation):
     hiss = np.random.default_rng(0).normal(0, deviation, 3 * SAMPLE_RATE).astype(np.int16)

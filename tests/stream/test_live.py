@@ -138,7 +138,9 @@ def test_a_file_without_sound_and_one_without_pictures(live: Any, shared: Path, 
     assert "ok" in blind.statuses("audio")
 
 
-def test_a_file_cut_short_is_analysed_as_far_as_it_goes(live: Any, shared: Path, with_assets: None, tmp_path: Path) -> None:
+def test_a_file_cut_short_is_analysed_as_far_as_it_goes(
+    live: Any, shared: Path, with_assets: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = tmp_path / "whole.mp4"
     with (
         av.open(str(shared / "clips" / "address.mp4")) as source,
@@ -154,6 +156,7 @@ def test_a_file_cut_short_is_analysed_as_far_as_it_goes(live: Any, shared: Path,
     run = live("--source", cut, "--asr", "none", *FAST)
     assert run.code == 1
     assert 10 < len(run.finals) < 24
+    assert caplog.text.count("cut.mp4: cut short at") == 1
 
 
 def test_without_the_face_model_the_other_lanes_go_on(
