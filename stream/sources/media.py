@@ -6,6 +6,7 @@ Source: https://pyav.basswood-io.com/docs/stable/
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import count
 from pathlib import Path
 
@@ -99,7 +100,7 @@ class MediaSource:
                 if not isinstance(frame, av.VideoFrame | av.AudioFrame) or (t_ns := self._time(frame)) is None:
                     damaged += 1
                 elif isinstance(frame, av.VideoFrame):
-                    end_ns = max(end_ns, t_ns)
+                    end_ns = max(end_ns, t_ns + _nanoseconds(frame.duration, frame.time_base))
                     if t_ns >= 0:
                         yield chunk.stream.index, Picture(t_ns, frame)
                 else:
@@ -108,7 +109,9 @@ class MediaSource:
                         yield chunk.stream.index, block
         for block in sound.finish():
             yield self._streams[-1].index, block
-        announced_ns = (self._container.duration or 0) * 1000
+        announced_ns = max(_nanoseconds(stream.duration, stream.time_base) for stream in self._streams)
+        if not announced_ns:  # Matroska tells only of the whole
+            announced_ns = _nanoseconds(self._container.duration, Fraction(1, av.time_base))
         if announced_ns - end_ns > _SHORT_NS:
             self.problems.append(
                 f"{self.name}: cut short at {end_ns / 1e9:.1f} s of {announced_ns / 1e9:.1f} s; what could be read was "
@@ -121,12 +124,17 @@ class MediaSource:
 
     def _time(self, frame: av.VideoFrame | av.AudioFrame) -> int | None:
         """Presentation time since the file's start; negative for what lies before it, None if the frame has none."""
-        if frame.pts is None or frame.time_base is None:
+        if frame.pts is None:
             return None
-        t_ns = round(frame.pts * frame.time_base * 1_000_000_000)
+        t_ns = _nanoseconds(frame.pts, frame.time_base)
         if self._origin_ns is None:  # a live stream that does not say where it starts
             self._origin_ns = t_ns
         return t_ns - self._origin_ns
+
+
+def _nanoseconds(ticks: int | None, tick_s: Fraction | None) -> int:
+    """A time of the container, 0 if it does not say."""
+    return round((ticks or 0) * (tick_s or 0) * 1_000_000_000)
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,9 +132,10 @@ def test_a_phone_s_lying_picture_is_set_upright(tmp_path: Path, shared: Path) ->
     assert np.array_equal(turned, np.rot90(upright, 1))
 
 
-def test_a_file_cut_short_gives_what_is_there_and_says_so(tmp_path: Path) -> None:
-    whole = make(tmp_path / "whole.mp4", video_s=10, audio_s=10)
-    cut = tmp_path / "cut.mp4"
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_file_cut_short_gives_what_is_there_and_says_so(tmp_path: Path, ending: str) -> None:
+    whole = make(tmp_path / f"whole.{ending}", video_s=10, audio_s=10)
+    cut = tmp_path / f"cut.{ending}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     source, packets = read(cut)
     assert 10 < len(pictures(packets)) < 90
@@ -162,6 +163,12 @@ def test_a_url_gives_what_the_file_gives(tmp_path: Path) -> None:
         if isinstance(one, AudioBlock) and isinstance(other, AudioBlock):
             assert np.array_equal(one.samples, other.samples)
     assert source.problems == []
+
+
+def test_few_pictures_a_second_are_no_damage(tmp_path: Path) -> None:
+    source, packets = read(make(tmp_path / "slow.mp4", video_s=5, fps=1))
+    assert source.problems == []
+    assert len(pictures(packets)) == 5
 
 
 def opening_fails_with(location: Path | str) -> str:
