@@ -13,7 +13,9 @@ SHARED = Path(os.environ.get("MMLATCH_SHARED", ROOT.parent / "shared"))
 def shared() -> Path:
     """The folder with clips/, speech/, data/ and assets/, named by MMLATCH_SHARED or beside the checkout."""
     if not SHARED.is_dir():
-        pytest.skip(f"no folder {SHARED.name} beside the checkout and MMLATCH_SHARED is not set: no real clips to test on")
+        pytest.skip(
+            "no real clips to test on: there is no folder shared beside the checkout, nor one that MMLATCH_SHARED names"
+        )
     return SHARED
 
 

@@ -46,6 +46,44 @@ def assert_close(one: State, other: State) -> None:
         torch.testing.assert_close(one[key], other[key], rtol=1e-5, atol=1e-5)
 
 
+def published(model: CausalMMLatch, x: Windows) -> tuple[Tensor, Tensor]:
+    """The paper's two passes and fusion over whole sequences, made causal: sentiment and masks' means, by formula."""
+
+    def attention(layer: torch.nn.Module, queries: Tensor, others: Tensor) -> Tensor:
+        q, k, v = layer.queries(queries), layer.keys(others), layer.values(others)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def encode(m: str, inputs: Tensor) -> Tensor:
+        encoded, _ = model.encoders[m].lstm(inputs)
+        return attention(model.encoder_attentions[m], encoded, encoded)
+
+    def mask(m: str) -> Tensor:
+        one, other = (model.masks[f"{m}_from_{o}"].lstm(high[o])[0].sigmoid() for o in MODALITIES if o != m)
+        return (one + other) / 2
+
+    def pair(one: str, other: str) -> Tensor:
+        x, y = second[one], second[other]
+        return attention(model.pairs[f"{one}_{other}"], y, x) + y + attention(model.pairs[f"{other}_{one}"], x, y) + x
+
+    high = {m: encode(m, x[m]) for m in MODALITIES}
+    masks = {m: mask(m) for m in MODALITIES}
+    second = {m: encode(m, torch.cat([x[m][..., :-2] * masks[m], x[m][..., -2:]], -1)) for m in MODALITIES}
+    ta, tv, va = pair("text", "audio"), pair("text", "vision"), pair("vision", "audio")
+    tav = attention(model.text_from_pair, va, second["text"])
+    fused, _ = model.fusion.lstm(torch.cat([second["text"], second["audio"], second["vision"], ta, tv, va, tav], -1))
+    attended = attention(model.fusion_attention, fused, fused)
+    mean = attended.cumsum(1) / torch.arange(1, attended.shape[1] + 1)[:, None]
+    return 3 * model.head(mean)[..., 0].tanh(), torch.stack([masks[m].mean(-1) for m in MODALITIES], -1)
+
+
+def test_it_is_the_published_model_made_causal(model):
+    x = windows()
+    sentiment, weights = published(model, x)
+    prediction, _ = model(x, model.initial_state(2))
+    torch.testing.assert_close(prediction.sentiment, sentiment, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(prediction.weights, weights, rtol=1e-5, atol=1e-5)
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(0, STEPS), max_size=6).map(sorted))
 def test_in_chunks_as_in_one(edges):
@@ -180,8 +218,12 @@ def test_evaluation_is_deterministic_and_training_is_not(model):
     assert not torch.equal(model(x, state)[0].sentiment, model(x, state)[0].sentiment)
 
 
+@pytest.mark.parametrize("masked", [True, False], ids=["with masks", "flags alone"])
 @pytest.mark.parametrize("m", MODALITIES)
-def test_absent_is_not_unknown(model, m):
+def test_absent_is_not_unknown(model, m, masked):
+    if not masked:  # the masks are 1/2 whatever the first pass finds, so the flags must reach the second
+        for parameter in model.masks.parameters():
+            torch.nn.init.zeros_(parameter)
     scores = []
     for known, presence in ((0, 0), (1, 0), (1, 1)):
         x = windows()
