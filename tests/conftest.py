@@ -9,6 +9,14 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("MMLATCH_SHARED", ROOT.parent / "shared"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As a session does: the tensors are small, and torch's threads would wait for each other far longer than they work."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with clips/, speech/, data/ and assets/, named by MMLATCH_SHARED or beside the checkout."""

@@ -1,7 +1,6 @@
 """Real speech for the extractors that hear."""
 
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +8,6 @@ import numpy.typing as npt
 import pytest
 
 from extractors.sound import SAMPLE_RATE
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The tensors here are small: on a busy machine torch's threads wait for each other far longer than they work."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
