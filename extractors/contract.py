@@ -26,6 +26,11 @@ class FeatureContract:
     columns: tuple[str, ...]
     parameters: Mapping[str, str | int | float] = field(default_factory=dict)
 
+    @property
+    def tag(self) -> str:
+        """Name, version and digest in one word, as checkpoints hold it."""
+        return f"{self.name}.{self.version}@{self.digest}"
+
     @cached_property
     def digest(self) -> str:
         """Sixteen hex digits of the SHA-256 over the whole contract; equal digests mean equal features."""

@@ -1,94 +1,161 @@
-"""Causal building blocks whose state can be kept between calls.
+"""The blocks that the models share.
 
-Every block is `forward(x (B, T, …), state) -> (y (B, T, …), state)`: one call over T steps equals T calls over one. A state
-is a dictionary of tensors whose first axis is the batch; it is never changed in place, so a kept state can be run over a
-tail again and again.
+Blocks of one shape run side by side as one, which is what makes a step cheap: a few large operations instead of many small
+ones. M is their number, the first axis of a tensor; B the batch; T the steps of a call.
 """
 
 import torch
 from torch import Tensor, nn
 
-State = dict[str, Tensor]
+from models.state import State
 
 
 class CausalLSTM(nn.Module):
-    """A one-layer unidirectional LSTM.
+    """Unidirectional one-layer LSTMs of one shape, each over an input of its own.
 
-    State: `h` and `c`, each (B, hidden).
+    The recurrence is written out because PyTorch's LSTM cannot run several at a time (docs/benchmarks.md has the figures).
     """
 
-    def __init__(self, inputs: int, hidden: int) -> None:
+    def __init__(self, count: int, inputs: int, hidden: int) -> None:
+        """Make `count` of them; weights uniform in ±1/sqrt(hidden) as in PyTorch's, forget gates open at first."""
         super().__init__()
-        self.hidden = hidden
-        self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
+        self.count, self.hidden = count, hidden
+        bound = hidden**-0.5
+        self.input_weight = nn.Parameter(torch.empty(count, inputs, 4 * hidden).uniform_(-bound, bound))
+        self.hidden_weight = nn.Parameter(torch.empty(count, hidden, 4 * hidden).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(count, 1, 4 * hidden))  # of the input, forget and output gate, and the candidate
+        with torch.no_grad():
+            self.bias[..., hidden : 2 * hidden] = 1.0
 
-    def initial_state(self, batch: int, device: torch.device) -> State:
-        """The state before the first step."""
-        return {name: torch.zeros(batch, self.hidden, device=device) for name in ("h", "c")}
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Run over T steps.
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(B, T, inputs) to (B, T, hidden)."""
-        y, (h, c) = self.lstm(x, (state["h"][None].contiguous(), state["c"][None].contiguous()))
-        return y, {"h": h[0], "c": c[0]}
+        Args:
+            x: (M, B, T, inputs).
+            h: The outputs of the step before, (M, B, hidden); zeros at the beginning.
+            c: The cells after the step before, likewise.
 
-
-class CausalAttention(nn.Module):
-    """Single-head scaled dot-product attention of each step over all steps so far, without biases or output projection.
-
-    The form is that of MMLatch's reference (Paraskevopoulos et al., ICASSP 2022); the keys and values of earlier steps are
-    kept, so a step costs the same at any point of the utterance.
-
-    State: `k` and `v`, each (B, max_steps, size), and `n`, the number of steps so far, (B,) int64.
-    """
-
-    def __init__(self, size: int, *, max_steps: int, dropout: float) -> None:
-        super().__init__()
-        self.size, self.max_steps = size, max_steps
-        self.keys, self.queries, self.values = (nn.Linear(size, size, bias=False) for _ in range(3))
-        for projection in (self.keys, self.queries, self.values):
-            nn.init.xavier_uniform_(projection.weight)
-        self.dropout = nn.Dropout(dropout)
-
-    def initial_state(self, batch: int, device: torch.device) -> State:
-        """The state before the first step."""
-        state = {name: torch.zeros(batch, self.max_steps, self.size, device=device) for name in ("k", "v")}
-        return state | {"n": torch.zeros(batch, dtype=torch.int64, device=device)}
-
-    def forward(self, queries: Tensor, keys_values: Tensor, state: State) -> tuple[Tensor, State]:
-        """Queries from one sequence, keys and values from another of the same length, both (B, T, size), to (B, T, size).
-
-        The caller sees to it that no sequence grows beyond `max_steps`.
+        Returns:
+            The outputs and the cells after each step, (M, B, T, hidden) each.
         """
-        batch, steps, size = queries.shape
-        position = state["n"][:, None] + torch.arange(steps, device=queries.device)  # (B, T)
-        slot = position[..., None].expand(batch, steps, size)
-        k = state["k"].scatter(1, slot, self.keys(keys_values))  # (B, max_steps, size)
-        v = state["v"].scatter(1, slot, self.values(keys_values))
-        scores = self.queries(queries) @ k.transpose(1, 2) / size**0.5  # (B, T, max_steps)
-        future = torch.arange(self.max_steps, device=queries.device) > position[..., None]  # (B, T, max_steps)
-        weights = self.dropout(scores.masked_fill(future, -torch.inf).softmax(-1))
-        return weights @ v, {"k": k, "v": v, "n": state["n"] + steps}
+        count, batch, steps, _ = x.shape
+        gates = torch.baddbmm(self.bias, x.reshape(count, batch * steps, -1), self.input_weight)
+        outputs, cells = [], []
+        for gate in gates.view(count, batch, steps, -1).unbind(2):
+            total = torch.baddbmm(gate, h, self.hidden_weight)  # (M, B, 4 hidden)
+            opened, candidate = total.split((3 * self.hidden, self.hidden), -1)
+            take, keep, give = opened.sigmoid().chunk(3, -1)
+            c = torch.addcmul(keep * c, take, candidate.tanh())
+            h = give * c.tanh()
+            outputs.append(h)
+            cells.append(c)
+        return torch.stack(outputs, 2), torch.stack(cells, 2)
 
 
-class RunningMean(nn.Module):
+class Attention(nn.Module):
+    """Single-head scaled dot-product attentions, without biases or output projection.
+
+    The form is that of MMLatch's reference (Paraskevopoulos et al., ICASSP 2022). The keys' map is applied to the queries and
+    the values' map to the result, which is the same by associativity: so a memory is kept once, as it is, for all its readers.
+    """
+
+    def __init__(self, count: int, size: int, *, dropout: float, keys: bool = True) -> None:
+        """Make `count` of them, Xavier-uniform.
+
+        Args:
+            count: M.
+            size: Of queries, memory and result.
+            dropout: On the weights of attention.
+            keys: Whether keys have a map of their own, as in the reference. Without, the queries' map does for both: scores
+                hang on the product of the two alone, which is any matrix just as well.
+        """
+        super().__init__()
+        self.size, self.dropout = size, dropout
+        self.queries = _xavier(count, size)
+        self.keys = _xavier(count, size) if keys else None
+        self.values = _xavier(count, size)
+
+    def forward(self, queries: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            queries: (M, B, T, size).
+            memory: (N, B, S, size), N dividing M: each memory is attended to by M / N attentions that follow each other.
+            bias: (B, T or 1, S), 0 where a query may look and -inf where not; it must be able to look somewhere.
+
+        Returns:
+            (M, B, T, size).
+        """
+        (count, batch, steps, size), memories = queries.shape, len(memory)
+        readers = count // memories
+        asked = torch.bmm(queries.reshape(count, -1, size), self.queries)
+        if self.keys is not None:
+            asked = torch.bmm(asked, self.keys.mT)
+        if readers > 1:  # those of one memory next to each other: (N, B, readers, T, size)
+            asked = asked.view(memories, readers, batch, steps, size).transpose(1, 2)
+            bias = bias[:, None]
+        flat = memory.view(memories * batch, -1, size)
+        scores = torch.bmm(asked.reshape(memories * batch, -1, size), flat.mT)
+        shape = (memories, batch, readers, steps, -1) if readers > 1 else (memories, batch, steps, -1)
+        weights = torch.add(bias, scores.view(shape), alpha=size**-0.5).softmax(-1)
+        found = torch.bmm(dropout(weights, self.dropout, self.training).view_as(scores), flat)
+        if readers > 1:
+            found = found.view(memories, batch, readers, steps, size).transpose(1, 2)
+        return torch.bmm(found.reshape(count, -1, size), self.values).view(count, batch, steps, size)
+
+
+def _xavier(count: int, size: int) -> nn.Parameter:
+    """Square matrices, (M, size, size); uniform, with variance 1 / size."""
+    bound = (3 / size) ** 0.5
+    return nn.Parameter(torch.empty(count, size, size).uniform_(-bound, bound))
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """Inverted dropout in training, else nothing at all."""
+    return nn.functional.dropout(x, p) if training else x
+
+
+class Context:
+    """One call's view of a state's histories: appends the call's steps, and says which entries each step may attend to.
+
+    Attributes:
+        bias: (B, T, capacity), 0 for the utterance so far, at most `max_steps` entries, and -inf for all else.
+        history: The histories after the call, as far as they have been appended to.
+    """
+
+    def __init__(self, state: State, steps: int, *, max_steps: int) -> None:
+        """Look at the next `steps` steps."""
+        self._state = state
+        self.history: dict[str, Tensor] = {}
+        capacity = state.capacity
+        places = torch.arange(capacity, device=state.position.device)
+        position, length = state.position[:, None], state.length[:, None]
+        if steps > 1:
+            position, length = position + places[:steps], length + places[:steps]  # (B, T)
+        age = (position[..., None] - places) % capacity  # (B, T, capacity), 0 for the step itself
+        oldest = length.clamp(max=max_steps - 1)[..., None]
+        self.bias = torch.where(age > oldest, -torch.inf, 0.0)
+        self._index = (position % capacity)[None, :, :, None]
+
+    def append(self, name: str, x: Tensor) -> Tensor:
+        """Put (M, B, T, size) into the history of that name; returns all of it, (M, B, capacity, size)."""
+        before = self._state.history[name]
+        write = Tensor.scatter_ if self._state.in_place else Tensor.scatter
+        self.history[name] = write(before, 2, self._index.expand(x.shape), x)
+        return self.history[name]
+
+
+def running_mean(x: Tensor, sums: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     """The mean over all steps so far.
 
-    State: `sum` (B, size) and `n` (B,) int64.
+    Args:
+        x: (B, T, size).
+        sums: (B, N, size), over the utterance up to each of the last N steps.
+        length: How many steps these were, (B,).
+
+    Returns:
+        The means, (B, T, size), and the sums with N = T.
     """
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    def initial_state(self, batch: int, device: torch.device) -> State:
-        """The state before the first step."""
-        return {
-            "sum": torch.zeros(batch, self.size, device=device),
-            "n": torch.zeros(batch, dtype=torch.int64, device=device),
-        }
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(B, T, size) to (B, T, size)."""
-        total = state["sum"][:, None] + x.cumsum(1)  # (B, T, size)
-        count = state["n"][:, None] + torch.arange(1, x.shape[1] + 1, device=x.device)  # (B, T)
-        return total / count[..., None], {"sum": total[:, -1], "n": count[:, -1]}
+    after = sums[:, -1:] + x.cumsum(1)
+    count = length[:, None] + torch.arange(1, x.shape[1] + 1, device=x.device)  # (B, T)
+    return after / count[..., None], after

@@ -1,107 +1,154 @@
-"""Causal MMLatch: top-down masks from the other modalities gate what each modality's encoder sees.
+"""MMLatch in two forms: causal, for streams, and as published, for whole sequences.
 
 G. Paraskevopoulos, E. Georgiou, A. Potamianos, "MMLatch: Bottom-up Top-down Fusion for Multimodal Sentiment Analysis", ICASSP
-2022, arXiv 2201.09828. Two passes through the same encoders: the first yields high-level sequences; for each modality those of
-the other two become masks over its input; the second pass encodes the masked inputs, and only it is fused.
-
-What makes it causal, and differs from the paper: LSTMs run forward only, attention sees the steps so far, a running mean
-replaces the sum over time (whose size depends on the length), inputs carry flags so that "absent" and "unknown" are not
-confused with zeros, and the score is bounded to the label's range.
+2022, arXiv 2201.09828; where the paper is silent, the authors' code (github.com/georgepar/mmlatch, commit 2d9bfc9). Two passes
+through the same encoders: the first yields high-level sequences; for each modality those of the other two become masks over its
+input (top-down); the second pass encodes the masked inputs, and only it is fused.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.layers import CausalAttention, CausalLSTM, RunningMean, State
+from models.checkpoint import Pretrained
+from models.layers import Attention, CausalLSTM, Context, dropout, running_mean
+from models.state import State
 
 MODALITIES = ("text", "audio", "vision")
 FLAGS = 2  # after each modality's features: known (0 or 1), presence (the share of the window with something there, 0 to 1)
 SCORE_LIMIT = 3.0
 
 
+def _others(x: Tensor) -> Tensor:
+    """From text, audio and vision, (3, …), the others of each: those of text, of audio and of vision, (6, …)."""
+    return torch.cat([x[1:], x[::2], x[:2]])
+
+
+class CrossModalFusion(nn.Module):
+    """Attention both ways between every two modalities, and from the text to what vision and audio say together."""
+
+    def __init__(self, size: int, *, dropout: float, keys: bool) -> None:
+        super().__init__()
+        self.pairs = Attention(6, size, dropout=dropout, keys=keys)  # text, audio and vision, each read by its `_others`
+        self.text = Attention(1, size, dropout=dropout, keys=keys)
+
+    def forward(self, high: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+        """High-level sequences (3, B, T, P) and what may be attended to of them (3, B, S, P) to (B, T, 7 P).
+
+        The order is that of the reference: text, audio, vision, their pairs, text by pair.
+        """
+        asking = _others(high)
+        text_audio, text_vision, audio_text, audio_vision, vision_text, vision_audio = (
+            self.pairs(asking, memory, bias) + asking  # the one who asks is added: the reference's crossed residual
+        ).unbind()
+        ta, tv, va = text_audio + audio_text, text_vision + vision_text, audio_vision + vision_audio
+        tav = self.text(va[None], memory[:1], bias)[0]
+        return torch.cat([*high.unbind(), ta, tv, va, tav], -1)
+
+
 class Prediction(NamedTuple):
-    """What the model says at each step.
+    """What the causal model says at each step.
 
     Attributes:
         sentiment: In [-3, 3], (B, T).
+        uncertainty: The standard deviation of the label that the model expects about `sentiment`, in (0, 3), (B, T).
         weights: The mean top-down mask of text, audio and vision, in (0, 1), (B, T, 3): how far each lane is let through.
+        masks: Each modality's mask itself, in (0, 1), (B, T, columns). Columns are features with `masking="features"`, else
+            those of the modality's projection.
     """
 
     sentiment: Tensor
+    uncertainty: Tensor
     weights: Tensor
+    masks: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class MMLatchConfig:
-    """The model's shape.
+class CausalMMLatchConfig:
+    """The causal model's shape.
 
     Attributes:
         text: Feature columns of the text lane, without the flags; likewise `audio` and `vision`.
         hidden: The common width, the paper's projection size.
-        max_steps: The longest utterance in windows; attention keeps that many keys and values.
+        max_steps: How many windows back attention looks, with the present one: the longest utterance.
+        masking: What the masks lie over: the `features`, as in the paper, or a learned linear `projection` of them to `hidden`
+            columns, which costs less where a lane has many columns, since a mask's LSTM is as wide as what it masks.
         dropout: After the encoders, on their attention and on the masks; half of it elsewhere, as in the reference.
     """
 
     text: int
     audio: int
     vision: int
-    hidden: int = 100
+    hidden: int = 64
     max_steps: int = 120
+    masking: Literal["projection", "features"] = "projection"
     dropout: float = 0.2
 
 
-class CausalMMLatch(nn.Module):
-    """The model, `forward(windows (B, T, …), state) -> (prediction (B, T), state)` for training and serving alike.
+class CausalMMLatch(Pretrained):
+    """The causal model, `forward(windows (B, T, …), state) -> (prediction (B, T), state)` for training and serving alike.
+
+    What differs from the paper: LSTMs run forward only, so the fusion's is `hidden` wide; attention sees the steps so far; a
+    running mean replaces the sum over time, whose size depends on the length; inputs carry flags, so that "absent" and
+    "unknown" are not confused with zeros; the score is bounded to the label's range and has an uncertainty beside it.
 
     Example:
-        model = CausalMMLatch(MMLatchConfig(text=384, audio=68, vision=116)).eval()
+        model = CausalMMLatch(CausalMMLatchConfig(text=384, audio=68, vision=116)).eval()
         state = model.initial_state(batch=1)
         prediction, state = model(windows, state)  # windows["text"]: (1, T, 384 + 2)
     """
 
-    def __init__(self, config: MMLatchConfig) -> None:
+    model_type: ClassVar[str] = "mmlatch-causal"
+    config_class: ClassVar[type] = CausalMMLatchConfig
+    config: CausalMMLatchConfig
+
+    def __init__(self, config: CausalMMLatchConfig) -> None:
         super().__init__()
         self.config = config
-        p, drop, steps = config.hidden, config.dropout, config.max_steps
-        sizes = {"text": config.text, "audio": config.audio, "vision": config.vision}
+        p, drop = config.hidden, config.dropout
+        sizes = [getattr(config, m) for m in MODALITIES]
+        self.projections = nn.ModuleList(nn.Linear(size, p) for size in sizes if config.masking == "projection")
+        # Lanes of one width are run side by side: projected ones are, those of features have a width of their own.
+        groups = [(3, p)] if self.projections else [(1, size) for size in sizes]
+        self.encoders = nn.ModuleList(CausalLSTM(lanes, width + FLAGS, p) for lanes, width in groups)
+        self.encoder_attention = Attention(3, p, dropout=drop, keys=False)
+        self.masks = nn.ModuleList(CausalLSTM(2 * lanes, p, width) for lanes, width in groups)  # in the order of `_others`
+        self.cross_modal = CrossModalFusion(p, dropout=drop / 2, keys=False)
+        self.fusion = CausalLSTM(1, 7 * p, p)
+        self.fusion_attention = Attention(1, p, dropout=drop / 2, keys=False)
+        self.head = nn.Linear(p, 2)
 
-        def attention(size: int, dropout: float) -> CausalAttention:
-            return CausalAttention(size, max_steps=steps, dropout=dropout)
+    def initial_state(self, batch: int, *, capacity: int | None = None, in_place: bool = False) -> State:
+        """The state before an utterance, on the model's device.
 
-        self.encoders = nn.ModuleDict({m: CausalLSTM(sizes[m] + FLAGS, p) for m in MODALITIES})
-        self.encoder_attentions = nn.ModuleDict({m: attention(p, drop) for m in MODALITIES})
-        self.masks = nn.ModuleDict({f"{m}_from_{other}": CausalLSTM(p, sizes[m]) for m in MODALITIES for other in _others(m)})
-        self.pairs = nn.ModuleDict({f"{first}_{second}": attention(p, drop / 2) for first, second in _PAIR_DIRECTIONS})
-        self.text_from_pair = attention(p, drop / 2)
-        self.fusion = CausalLSTM(7 * p, 2 * p)
-        self.fusion_attention = attention(2 * p, drop / 2)
-        self.mean = RunningMean(2 * p)
-        self.head = nn.Linear(2 * p, 1)
-        self.dropout = nn.Dropout(drop)
-        self.half_dropout = nn.Dropout(drop / 2)
-
-    def initial_state(self, batch: int) -> State:
-        """The state before an utterance: tensors with the batch as their first axis, on the model's device.
-
-        Both passes share the encoders' weights, not their states.
+        Args:
+            batch: B, the number of slots.
+            capacity: For how many steps there is room; `max_steps` if not given. See `State`.
+            in_place: See `State`.
         """
-        device = self.head.weight.device
-        blocks: dict[str, Any] = {}  # each has initial_state(batch, device)
-        for number in (1, 2):
-            for m in MODALITIES:
-                blocks[f"pass{number}.{m}.lstm"] = self.encoders[m]
-                blocks[f"pass{number}.{m}.attention"] = self.encoder_attentions[m]
-        blocks |= {**self.masks, **self.pairs}
-        blocks |= {name: getattr(self, name) for name in ("text_from_pair", "fusion", "fusion_attention", "mean")}
-        return {
-            f"{name}.{key}": value
-            for name, block in blocks.items()
-            for key, value in block.initial_state(batch, device).items()
-        }
+        capacity = capacity or self.config.max_steps
+        lstms: dict[str, Any] = {f"first.{i}": lstm for i, lstm in enumerate(self.encoders)}
+        lstms |= {f"masks.{i}": lstm for i, lstm in enumerate(self.masks)}
+        lstms |= {f"second.{i}": lstm for i, lstm in enumerate(self.encoders)} | {"fusion": self.fusion}
+        mean = self.head.weight.new_zeros(1, batch, 1, self.config.hidden)
+        recurrent = {"mean": mean}
+        for name, lstm in lstms.items():
+            for part in "hc":
+                recurrent[f"{name}.{part}"] = mean.new_zeros(lstm.count, batch, 1, lstm.hidden)
+        zero = torch.zeros(batch, dtype=torch.int64, device=mean.device)
+        histories = {"first": 3, "second": 3, "high": 3, "fusion": 1}
+        return State(
+            recurrent=recurrent,
+            history={name: mean.new_zeros(count, batch, capacity, self.config.hidden) for name, count in histories.items()},
+            position=zero,
+            length=zero,
+            room=capacity,
+            in_place=in_place,
+        )
 
     def forward(self, windows: Mapping[str, Tensor], state: State) -> tuple[Prediction, State]:
         """Run over the next T windows.
@@ -109,63 +156,191 @@ class CausalMMLatch(nn.Module):
         Args:
             windows: For each modality (B, T, features + 2), the last two columns being the flags (see `FLAGS`); features
                 are 0 where nothing is known.
-            state: From `initial_state` or an earlier call; left as it is. An utterance has at most `max_steps` windows.
+            state: From `initial_state` or an earlier call.
 
         Returns:
             The prediction at each window, and the state after the last one.
+
+        Raises:
+            ValueError: An input's shape is wrong, or the state has no room for T more steps.
         """
-        kept = _Kept(state)
-        features = {m: windows[m][..., :-FLAGS] for m in MODALITIES}
-        flags = {m: windows[m][..., -FLAGS:] for m in MODALITIES}
+        steps = self._check(windows, state)
+        context = Context(state, steps, max_steps=self.config.max_steps)
+        recurrent: dict[str, Tensor] = {}
 
-        first = {m: self._encode(1, m, windows[m], kept) for m in MODALITIES}  # each (B, T, P)
-        masks = {}  # each (B, T, features)
+        # One tensor a group of lanes: (lanes, B, T, columns).
+        flags = self._group([windows[m][..., -FLAGS:] for m in MODALITIES])
+        lanes = [windows[m][..., :-FLAGS] for m in MODALITIES]
+        if self.projections:
+            lanes = [project(lane) for project, lane in zip(self.projections, lanes, strict=True)]
+        lanes = self._group(lanes)
+
+        def run(name: str, lstm: nn.Module, x: Tensor) -> Tensor:
+            outputs, cells = lstm(x, state.recurrent[f"{name}.h"][:, :, -1], state.recurrent[f"{name}.c"][:, :, -1])
+            recurrent[f"{name}.h"], recurrent[f"{name}.c"] = outputs, cells
+            return outputs
+
+        def encode(name: str, lanes: list[Tensor]) -> Tensor:
+            """The high-level sequences (3, B, T, P). Both passes share weights, not states."""
+            inputs = [torch.cat(pair, -1) for pair in zip(lanes, flags, strict=True)]
+            encoded = [run(f"{name}.{i}", lstm, x) for i, (lstm, x) in enumerate(zip(self.encoders, inputs, strict=True))]
+            high = self._drop(torch.cat(encoded))
+            return self.encoder_attention(high, context.append(name, high), context.bias)
+
+        sources = _others(encode("first", lanes)).chunk(len(lanes))  # (2 lanes, B, T, P) each
+        opened = [run(f"masks.{i}", lstm, x) for i, (lstm, x) in enumerate(zip(self.masks, sources, strict=True))]
+        masks = [self._half_drop(x).sigmoid().unflatten(0, (-1, 2)).mean(1) for x in opened]
+        high = encode("second", [lane * self._drop(mask) for lane, mask in zip(lanes, masks, strict=True)])
+
+        crossed = self.cross_modal(high, context.append("high", high), context.bias)  # (B, T, 7 P)
+        fused = self._half_drop(run("fusion", self.fusion, crossed[None]))  # (1, B, T, P)
+        attended = self.fusion_attention(fused, context.append("fusion", fused), context.bias)[0]
+        pooled, sums = running_mean(attended, state.recurrent["mean"][0], state.length)
+        sentiment, uncertainty = self.head(pooled).unbind(-1)  # (B, T) each
+        weights = torch.cat([group.mean(-1) for group in masks]).movedim(0, -1)  # (B, T, 3)
+        lane_masks = dict(zip(MODALITIES, (lane for group in masks for lane in group.unbind()), strict=True))
+        return (
+            Prediction(SCORE_LIMIT * sentiment.tanh(), SCORE_LIMIT * uncertainty.sigmoid(), weights, lane_masks),
+            State(
+                recurrent=recurrent | {"mean": sums[None]},
+                history=context.history,
+                position=state.position + steps,
+                length=state.length + steps,
+                room=state.room - steps,
+                in_place=state.in_place,
+            ),
+        )
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.config.dropout, self.training)
+
+    def _half_drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.config.dropout / 2, self.training)
+
+    def _group(self, lanes: list[Tensor]) -> list[Tensor]:
+        """Lanes (B, T, columns) as one tensor a group, (lanes, B, T, columns)."""
+        return [torch.stack(lanes)] if self.projections else [lane[None] for lane in lanes]
+
+    def _check(self, windows: Mapping[str, Tensor], state: State) -> int:
+        """The number of steps, if the inputs fit."""
+        batch, steps = windows[MODALITIES[0]].shape[:2]
         for m in MODALITIES:
-            opened = [kept.run(f"{m}_from_{o}", self.masks[f"{m}_from_{o}"], first[o]) for o in _others(m)]
-            masks[m] = sum(self.half_dropout(x).sigmoid() for x in opened) / len(opened)
-        masked = {m: torch.cat([features[m] * self.dropout(masks[m]), flags[m]], -1) for m in MODALITIES}
-        text, audio, vision = (self._encode(2, m, masked[m], kept) for m in MODALITIES)
-
-        def pair(one: str, other: str, x: Tensor, y: Tensor) -> Tensor:
-            """Attention both ways, each with the querying side added (the reference's cross residual)."""
-            from_one = kept.run(f"{one}_{other}", self.pairs[f"{one}_{other}"], y, x) + y
-            from_other = kept.run(f"{other}_{one}", self.pairs[f"{other}_{one}"], x, y) + x
-            return from_one + from_other
-
-        ta = pair("text", "audio", text, audio)
-        va = pair("vision", "audio", vision, audio)
-        tv = pair("text", "vision", text, vision)
-        tav = kept.run("text_from_pair", self.text_from_pair, va, text)
-        fused = kept.run("fusion", self.fusion, torch.cat([text, audio, vision, ta, tv, va, tav], -1))  # (B, T, 2P)
-        fused = self.half_dropout(fused)
-        attended = kept.run("fusion_attention", self.fusion_attention, fused, fused)
-        score = self.head(kept.run("mean", self.mean, attended))[..., 0]  # (B, T)
-        weights = torch.stack([masks[m].mean(-1) for m in MODALITIES], -1)  # (B, T, 3)
-        return Prediction(SCORE_LIMIT * score.tanh(), weights), kept.after
-
-    def _encode(self, number: int, modality: str, x: Tensor, kept: "_Kept") -> Tensor:
-        name = f"pass{number}.{modality}"
-        encoded = self.dropout(kept.run(f"{name}.lstm", self.encoders[modality], x))
-        return kept.run(f"{name}.attention", self.encoder_attentions[modality], encoded, encoded)
+            expected = (batch, steps, getattr(self.config, m) + FLAGS)
+            if windows[m].shape != expected:
+                raise ValueError(
+                    f"windows[{m!r}] is {tuple(windows[m].shape)}, expected {expected}: (B, T, features + {FLAGS} flags) with "
+                    "the B and T of the text"
+                )
+        if len(state.length) != batch:
+            raise ValueError(f"the state has {len(state.length)} slots and the windows have {batch}; B must be the same")
+        if steps > state.room:
+            raise ValueError(
+                f"the windows are {steps} steps and the state has room for {state.room}; give initial_state a larger capacity"
+            )
+        return steps
 
 
-class _Kept:
-    """Hands each block its part of the state and gathers the parts that come back."""
+@dataclass(frozen=True)
+class MMLatchConfig:
+    """The published model's shape; defaults are those of the reference on CMU-MOSEI (GloVe, COVAREP, FACET 4.2).
 
-    def __init__(self, before: State) -> None:
-        self._before = before
-        self.after: State = {}
+    Attributes:
+        text: Feature columns of the text; likewise `audio` and `vision`.
+        hidden: The paper's projection size.
+        feedback: How masks are made: by LSTMs (`sequence`, the paper's MMLatch), by linear maps (`static`), or not at all
+            (`none`: the paper's late-fusion baseline).
+        dropout: After the encoders, on their attention and on the masks; half of it elsewhere.
+        mask_dropout_in_eval: Leave the masks' dropout on in evaluation, as the reference does by mistake: the same input then
+            gives another score each time.
+        ignore_lengths: Take padding for data, as the reference does by mistake: a score then depends on its batch-mates.
+    """
 
-    def run(self, name: str, block: nn.Module, *inputs: Tensor) -> Tensor:
-        part = {key.removeprefix(f"{name}."): value for key, value in self._before.items() if key.rpartition(".")[0] == name}
-        y, part = block(*inputs, part)
-        self.after |= {f"{name}.{key}": value for key, value in part.items()}
-        return y
+    text: int = 300
+    audio: int = 74
+    vision: int = 35
+    hidden: int = 100
+    feedback: Literal["sequence", "static", "none"] = "sequence"
+    dropout: float = 0.2
+    mask_dropout_in_eval: bool = False
+    ignore_lengths: bool = False
 
 
-def _others(modality: str) -> list[str]:
-    return [m for m in MODALITIES if m != modality]
+class MMLatch(Pretrained):
+    """The published model: bidirectional LSTMs, attention over the whole sequence, sum over time.
 
+    An LSTM's output lies in (-1, 1), so a `sequence` mask lies in (0.27, 0.73): it can neither fully open nor close. That is
+    the paper's model, and it is kept.
 
-# Keys and values from the first, queries from the second.
-_PAIR_DIRECTIONS = [(one, other) for one in MODALITIES for other in _others(one)]
+    Example:
+        model = MMLatch(MMLatchConfig()).eval()
+        sentiment, masks = model({"text": text, "audio": audio, "vision": vision}, lengths)  # text: (B, L, 300)
+    """
+
+    model_type: ClassVar[str] = "mmlatch"
+    config_class: ClassVar[type] = MMLatchConfig
+    config: MMLatchConfig
+
+    def __init__(self, config: MMLatchConfig) -> None:
+        super().__init__()
+        self.config = config
+        p, drop = config.hidden, config.dropout
+        sizes = [getattr(config, m) for m in MODALITIES]
+        self.encoders = nn.ModuleList(nn.LSTM(size, p, batch_first=True, bidirectional=True) for size in sizes)
+        self.encoder_attention = Attention(3, p, dropout=drop)
+        targets = [] if config.feedback == "none" else [size for size in sizes for _ in range(2)]  # in the order of `_others`
+        self.masks: nn.ModuleList = nn.ModuleList(
+            nn.LSTM(p, size, batch_first=True) if config.feedback == "sequence" else nn.Linear(p, size) for size in targets
+        )
+        self.cross_modal = CrossModalFusion(p, dropout=drop / 2, keys=True)
+        self.fusion = nn.LSTM(7 * p, p, batch_first=True, bidirectional=True)
+        self.fusion_attention = Attention(1, 2 * p, dropout=drop / 2)
+        self.head = nn.Linear(2 * p, 1)
+
+    def forward(self, sequences: Mapping[str, Tensor], lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score whole sequences.
+
+        Args:
+            sequences: For each modality (B, L, features), padded at the end.
+            lengths: How many steps of each are data, at least 1, int64, (B,).
+
+        Returns:
+            Sentiment, (B,), not bounded; and the masks over each modality's features, in (0, 1), (B, L, features) each, none
+            without feedback.
+        """
+        inputs, drop = [sequences[m] for m in MODALITIES], self.config.dropout
+        size = inputs[0].shape[1]
+        if self.config.ignore_lengths:
+            lengths = torch.full_like(lengths, size)
+        real = torch.arange(size, device=lengths.device) < lengths[:, None]  # (B, L)
+        bias = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)[:, None]  # (B, 1, L)
+        on_cpu = lengths.cpu()  # as packing asks
+
+        def over_time(lstm: nn.Module, x: Tensor) -> Tensor:
+            """Both directions over the real steps, (B, L, 2 hidden)."""
+            packed = pack_padded_sequence(x, on_cpu, batch_first=True, enforce_sorted=False)
+            return pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=size)[0]
+
+        def encode(inputs: list[Tensor]) -> Tensor:
+            """The high-level sequences (3, B, L, P)."""
+            encoded = torch.stack([over_time(lstm, x) for lstm, x in zip(self.encoders, inputs, strict=True)])
+            forward, backward = dropout(encoded, drop, self.training).chunk(2, -1)
+            merged = forward + backward
+            return self.encoder_attention(merged, merged, bias)
+
+        high = encode(inputs)
+        masks: list[Tensor] = []
+        if self.masks:
+            opened = [self._open(mask, other).sigmoid() for mask, other in zip(self.masks, _others(high), strict=True)]
+            masks = [(one + other) / 2 for one, other in zip(opened[::2], opened[1::2], strict=True)]
+            always = self.training or self.config.mask_dropout_in_eval
+            high = encode([x * dropout(mask, drop, always) for x, mask in zip(inputs, masks, strict=True)])
+        crossed = self.cross_modal(high, high, bias)  # (B, L, 7 P)
+        fused = dropout(over_time(self.fusion, crossed), drop / 2, self.training)[None]  # (1, B, L, 2 P)
+        attended = self.fusion_attention(fused, fused, bias)[0] * real[..., None]
+        return self.head(attended.sum(1))[:, 0], dict(zip(MODALITIES, masks, strict=False))
+
+    def _open(self, mask: nn.Module, high: Tensor) -> Tensor:
+        """A mask before its sigmoid, (B, L, features)."""
+        if self.config.feedback == "static":
+            return mask(high)
+        return dropout(mask(high)[0], self.config.dropout / 2, self.training)

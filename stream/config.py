@@ -48,6 +48,13 @@ class WindowsConfig(Section):
         return round(self.max_utterance_s * 1000) // self.hop_ms
 
 
+class ModelConfig(Section):
+    """The model and how it runs."""
+
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    cuda_graphs: bool = True
+
+
 class ScoreConfig(Section):
     """How scores are presented."""
 
@@ -61,6 +68,7 @@ class Config(Section):
     node: TopicPart = "local"
     windows: WindowsConfig = WindowsConfig()
     asr: AsrConfig = AsrConfig()
+    model: ModelConfig = ModelConfig()
     score: ScoreConfig = ScoreConfig()
 
 

@@ -1,39 +1,218 @@
-"""The engine: the model's committed state, advanced once by each settled window, and speculative runs over the tail.
+"""The engine: sessions' states on one device, each committed up to its settled windows, with a speculative tail after that.
 
-Settled windows go through in calls of one fixed shape (one window), however they arrive: a matrix product over three rows need
-not equal three products over one, and a final score must not depend on timing. Only the tail is run in longer calls.
+A session has a *slot*. Slots come in buckets of one size, and a call of the model runs a whole bucket, whoever of it has
+something to do. A matrix product over three rows need not equal three products over one to the bit, so settled windows go through
+in calls of ONE shape, a bucket by one window: a final estimate depends neither on timing nor on who shares the bucket. The
+windows of a tail are run in one longer call.
+
+The state after each window of the tail is kept. Windows are run again only from the first that changed; and a settled window
+that was run before, as it is and in calls of that one shape, is not run again, since it would give the same bits.
+
+Only torch, numpy and safetensors are needed, so that the engine can be tried on a machine that has nothing else.
 """
 
-import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from models.layers import State
-from models.mmlatch import MODALITIES, CausalMMLatch, MMLatchConfig
+from models.mmlatch import CausalMMLatch
+from models.state import State
+from stream.bucket import Bucket, Estimate, Job, Kept, Run, Step
 from stream.errors import UsageError
 
+TAIL = 120  # windows after the settled ones, if not asked otherwise
 
-class Step(NamedTuple):
-    """One window as the model takes it.
 
-    Attributes:
-        restart: Whether the state starts anew here.
-        inputs: For each modality, features and flags, float32, (features + 2,).
+@dataclass(frozen=True)
+class Slot:
+    """The right to a place in the engine. Whoever has the place next has another generation."""
+
+    index: int
+    generation: int
+
+
+@dataclass(eq=False)
+class _Session:
+    """Who has a slot, and what is kept of it."""
+
+    generation: int
+    bucket: Bucket
+    row: int
+    committed: Kept
+    tail: list[Run] = field(default_factory=list)
+
+
+class Engine:
+    """Runs sessions on one model. All calls must come from one thread, which owns the device.
+
+    Example:
+        engine = Engine(model, torch.device("cuda"), bucket=64)
+        slot = engine.open()
+        final = engine.commit({slot: settled})[slot]
+        provisional = engine.speculate({slot: tail})[slot][-1]
     """
 
-    restart: bool
-    inputs: dict[str, npt.NDArray[np.float32]]
+    def __init__(
+        self,
+        model: CausalMMLatch,
+        device: torch.device,
+        *,
+        bucket: int = 1,
+        tail: int = TAIL,
+        graphs: bool = True,
+        masks: bool = False,
+    ) -> None:
+        """Move the model to the device. Memory is taken bucket by bucket, as slots are opened.
 
+        Args:
+            model: The model, put into evaluation mode.
+            device: Where to run it.
+            bucket: Slots to a call, at least 1. Estimates depend on it in their last digits.
+            tail: The longest tail in windows, at least 1. Estimates depend on it likewise.
+            graphs: Whether a GPU replays calls from captured CUDA graphs; a CPU has none.
+            masks: Whether estimates carry the whole masks.
+        """
+        if bucket < 1 or tail < 1:
+            raise ValueError(f"bucket: {bucket}, tail: {tail}; both must be at least 1")
+        self.tail = tail
+        self._model = model.to(device).eval()
+        self._device, self._size = device, bucket
+        self._graphs, self._masks = graphs and device.type == "cuda", masks
+        self._buckets: list[Bucket] = []
+        self._sessions: list[_Session | None] = []
+        self._generation = 0
 
-class Estimate(NamedTuple):
-    """The model's output at one window: sentiment in [-3, 3], and the weight of each of `MODALITIES` in [0, 1]."""
+    def open(self, state: State | None = None) -> Slot:
+        """Take a free slot for a session.
 
-    sentiment: float
-    weights: tuple[float, ...]
+        Args:
+            state: Where the session stands, from `state` of an engine like this one; None before its first window.
+
+        Raises:
+            UsageError: The device has no memory left.
+            ValueError: The state is of another model, or of an engine with another tail.
+        """
+        if None not in self._sessions:
+            self._buckets.append(self._new_bucket())
+            self._sessions += [None] * self._size
+        index = self._sessions.index(None)
+        bucket, row = self._buckets[index // self._size], index % self._size
+        committed = bucket.start(row, state)
+        self._generation += 1
+        self._sessions[index] = _Session(self._generation, bucket, row, committed)
+        return Slot(index, self._generation)
+
+    def close(self, slot: Slot) -> None:
+        """Give the slot back."""
+        self._session(slot)
+        self._sessions[slot.index] = None
+
+    def state(self, slot: Slot) -> State:
+        """A copy of a session's committed state (B = 1): to save, or to open on an engine like this one elsewhere."""
+        session = self._session(slot)
+        return session.bucket.state(session.row, session.committed)
+
+    @torch.inference_mode()
+    def commit(self, work: Mapping[Slot, Step]) -> dict[Slot, Estimate]:
+        """Advance committed states by one settled window each; the other slots stay as they are, to the bit.
+
+        Raises:
+            ValueError: A slot is closed, or a window is not the next one or not of the right shape.
+        """
+        estimates: dict[Slot, Estimate] = {}
+        todo: dict[Slot, list[Step]] = {}
+        for slot, step in work.items():
+            session = self._session(slot)
+            self._check(session, [step])
+            if session.tail and session.tail[0].exact and session.tail[0].step.same(step):
+                session.committed = run = session.tail.pop(0)
+                estimates[slot] = run.estimate
+            else:
+                todo[slot] = [step]
+        for slot, (run,) in self._run(todo, {slot: self._session(slot).committed for slot in todo}).items():
+            session = self._session(slot)
+            # What was run after the same window is as good as it was: good enough for a tail.
+            session.tail = session.tail[1:] if session.tail and session.tail[0].step.same(run.step) else []
+            session.committed = run
+            estimates[slot] = run.estimate
+        return estimates
+
+    @torch.inference_mode()
+    def speculate(self, work: Mapping[Slot, Sequence[Step]]) -> dict[Slot, list[Estimate]]:
+        """Run over tails, each the windows after a slot's settled ones, and leave the committed states as they are.
+
+        Returns:
+            An estimate of each window of the tails.
+
+        Raises:
+            ValueError: As in `commit`, or a tail is longer than the engine keeps.
+        """
+        todo: dict[Slot, list[Step]] = {}
+        for slot, steps in work.items():
+            session = self._session(slot)
+            self._check(session, steps)
+            same = 0
+            while same < min(len(session.tail), len(steps)) and session.tail[same].step.same(steps[same]):
+                same += 1
+            del session.tail[same:]
+            if steps[same:]:
+                todo[slot] = list(steps[same:])
+        sessions = {slot: self._session(slot) for slot in todo}
+        newest = {slot: session.tail[-1] if session.tail else session.committed for slot, session in sessions.items()}
+        for slot, runs in self._run(todo, newest).items():
+            sessions[slot].tail += runs
+        return {slot: [run.estimate for run in self._session(slot).tail] for slot in work}
+
+    def _run(self, todo: Mapping[Slot, list[Step]], before: Mapping[Slot, Kept]) -> dict[Slot, list[Run]]:
+        """Run each slot's windows after the one before them."""
+        found: dict[Slot, list[Run]] = {slot: [] for slot in todo}
+        left = dict(todo)
+        while left:
+            # In each round a slot goes up to its next restart, since a call can start a state anew only at its first window.
+            rounds: dict[Bucket, dict[Slot, Job]] = {}
+            for slot, steps in left.items():
+                session = self._session(slot)
+                end = next((index for index, step in enumerate(steps) if index and step.restart), len(steps))
+                job = Job(session.row, found[slot][-1] if found[slot] else before[slot], steps[:end])
+                rounds.setdefault(session.bucket, {})[slot] = job
+            for bucket, jobs in rounds.items():
+                for (slot, job), runs in zip(jobs.items(), bucket.run(list(jobs.values())), strict=True):
+                    found[slot] += runs
+                    left[slot] = left[slot][len(job.steps) :]
+            left = {slot: steps for slot, steps in left.items() if steps}
+        return found
+
+    def _new_bucket(self) -> Bucket:
+        try:
+            return Bucket(self._model, self._device, size=self._size, tail=self.tail, graphs=self._graphs, masks=self._masks)
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"{self._device} has no memory for more than {len(self._sessions)} sessions; run fewer, or with a shorter tail"
+            ) from error
+
+    def _session(self, slot: Slot) -> _Session:
+        found = self._sessions[slot.index] if slot.index < len(self._sessions) else None
+        if found is None or found.generation != slot.generation:
+            raise ValueError(f"slot: {slot} is closed; open one for each session")
+        return found
+
+    def _check(self, session: _Session, steps: Sequence[Step]) -> None:
+        if len(steps) > self.tail:
+            raise ValueError(f"steps: {len(steps)} windows, and the engine keeps {self.tail}; make it with a larger tail")
+        before, width = session.committed.seq, session.bucket.width
+        for step in steps:
+            if before is not None and step.seq != before + 1:
+                raise ValueError(f"step.seq: {step.seq}, expected {before + 1}; windows follow each other")
+            if step.inputs.shape != (width,) or step.inputs.dtype != np.float32:
+                raise ValueError(
+                    f"step.inputs: {step.inputs.dtype} {step.inputs.shape}, expected float32 ({width},); the features and flags "
+                    "of text, audio and vision in turn"
+                )
+            if not np.isfinite(step.inputs).all():
+                raise ValueError(f"step.inputs: NaN or infinity in window {step.seq}; give 0 and flag what is unknown")
+            before = step.seq
 
 
 def resolve_device(name: str) -> torch.device:
@@ -56,58 +235,3 @@ def resolve_device(name: str) -> torch.device:
         if (device.index or 0) >= torch.cuda.device_count():
             raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), counted from 0")
     return device
-
-
-def untrained_model(*, text: int, audio: int, vision: int, max_steps: int, seed: int = 0) -> CausalMMLatch:
-    """A causal MMLatch whose weights are drawn from `seed` and mean nothing."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return CausalMMLatch(MMLatchConfig(text=text, audio=audio, vision=vision, max_steps=max_steps)).eval()
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Six hex digits of the SHA-256 over all weights: which model a score came from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:6]
-
-
-class Engine:
-    """One session's state on one model. All calls must come from the same thread."""
-
-    def __init__(self, model: CausalMMLatch, device: torch.device) -> None:
-        """Move the model to the device and stand before the first window."""
-        self._model = model.to(device).eval()
-        self._device = device
-        self._state = self._model.initial_state(1)
-
-    @torch.inference_mode()
-    def commit(self, step: Step) -> Estimate:
-        """Advance the committed state by one settled window."""
-        estimates, self._state = self._run([step], self._state)
-        return estimates[0]
-
-    @torch.inference_mode()
-    def speculate(self, steps: Sequence[Step]) -> list[Estimate]:
-        """Run over the tail from the committed state, and leave that as it is."""
-        estimates: list[Estimate] = []
-        state = self._state
-        starts = [index for index, step in enumerate(steps) if step.restart or index == 0]
-        for start, end in zip(starts, [*starts[1:], len(steps)], strict=True):
-            found, state = self._run(steps[start:end], state)
-            estimates += found
-        return estimates
-
-    def _run(self, steps: Sequence[Step], state: State) -> tuple[list[Estimate], State]:
-        """Run over windows of which only the first may restart."""
-        if steps[0].restart:
-            state = self._model.initial_state(1)
-        inputs = {
-            m: torch.from_numpy(np.stack([step.inputs[m] for step in steps])[None]).to(self._device)  # (1, T, features + 2)
-            for m in MODALITIES
-        }
-        prediction, state = self._model(inputs, state)
-        sentiment, weights = prediction.sentiment[0].tolist(), prediction.weights[0].tolist()
-        return [Estimate(s, tuple(w)) for s, w in zip(sentiment, weights, strict=True)], state

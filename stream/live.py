@@ -5,6 +5,7 @@ Only what `--help` needs is imported at the top; the heavy libraries follow once
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -54,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
         "--speed", default="1", metavar="X|max", help="times real time (default 1), or max: as fast as it goes"
     )
     options.add_argument("--format", choices=("console", "jsonl"), help="default: console on a terminal, else jsonl")
+    options.add_argument(
+        "--model", metavar="FOLDER|HUB_ID", help="a checkpoint, or owner/name on the hub; short for --set model.checkpoint=…"
+    )
     options.add_argument("--asr", metavar="ENGINE", help="auto, whisper, sphinx or none; short for --set asr.engine=ENGINE")
     options.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with what differs from configs/default.yaml")
     options.add_argument(
@@ -87,7 +91,10 @@ def _run(options: argparse.Namespace) -> list[str]:
     from stream import config
 
     clock = _clock(options.speed)
-    settings = config.load(options.config, (*options.set, *([f"asr.engine={options.asr}"] if options.asr else [])))
+    short = {"asr.engine": options.asr, "model.checkpoint": options.model}
+    settings = config.load(
+        options.config, (*options.set, *(f"{key}={json.dumps(value)}" for key, value in short.items() if value))
+    )
     source = open_source(options.source)
     try:
         from stream.engine import resolve_device

@@ -164,6 +164,7 @@ class Score:
         seq: The window's number.
         rev: Counts what was said of this window, from 0.
         sentiment: In [-3, 3].
+        uncertainty: The standard deviation of the label that the model expects about `sentiment`, in (0, 3).
         smooth: `sentiment` under an exponential mean over event time, in [-3, 3].
         lanes: What was known of each lane.
         words: The words that end in the window.
@@ -181,6 +182,7 @@ class Score:
     t_start_ns: int
     t_end_ns: int
     sentiment: float
+    uncertainty: float
     smooth: float
     lanes: dict[Lane, LaneScore]
     words: tuple[Word, ...]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -11,14 +12,16 @@ from extractors import asr
 from extractors.errors import ExtractorError
 from extractors.face import FaceExtractor
 from extractors.text import WIDTH, TextEmbedder
+from models.checkpoint import CheckpointError
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
 from stream.config import Config
-from stream.engine import Engine, untrained_model, weights_digest
+from stream.engine import Engine
 from stream.errors import UsageError
 from stream.lanes import AudioLane, TextLane, VisionLane
 from stream.messages import LANES, Lane, SessionInfo
 from stream.scorer import Scorer
 from stream.sources.source import Source
-from stream.windows import Windows, pooled_width
+from stream.windows import Windows, contracts, pooled_width
 
 log = logging.getLogger(__name__)
 
@@ -72,23 +75,23 @@ def load(config: Config, source: Source, device: torch.device) -> Parts:
     windows = Windows(
         hop_ns=config.windows.hop_ns, gap_windows=config.windows.gap_windows, max_windows=config.windows.max_windows
     )
-    model = untrained_model(
-        text=WIDTH, audio=pooled_width("audio"), vision=pooled_width("vision"), max_steps=config.windows.max_windows
-    )
-    notices.append("the model is untrained: its scores mean nothing yet")
+    model, name = _model(config)
+    if not model.card.data:
+        notices.append("the model is untrained: its scores mean nothing yet")
     info = SessionInfo(
         session=config.session,
         node=config.node,
         source=source.name,
         scripted=source.scripted,
-        model=f"mmlatch-causal-untrained@{weights_digest(model)}",
-        trained=False,
+        model=f"{name}@{model.digest()}",
+        trained=bool(model.card.data),
         device=str(device),
         smooth_tau_s=config.score.smooth_tau_s,
         unavailable=unavailable,
         notices=tuple(notices),
     )
-    scorer = Scorer(Engine(model, device), embedder, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s)
+    engine = Engine(model, device, graphs=config.model.cuda_graphs)
+    scorer = Scorer(engine, embedder, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s)
     if info.scripted:
         log.warning("%s is a script with a synthetic voice and face, not a recording of anybody", info.source)
     for lane, why in unavailable.items():
@@ -96,6 +99,29 @@ def load(config: Config, source: Source, device: torch.device) -> Parts:
     for notice in notices:
         log.warning("%s", notice)
     return Parts(vision, audio, text, windows, scorer, info)
+
+
+def _model(config: Config) -> tuple[CausalMMLatch, str]:
+    """The model that is asked for, and what it is called.
+
+    Raises:
+        UsageError: Its checkpoint cannot be loaded, or does not suit the configuration.
+    """
+    longest = config.windows.max_windows
+    location = config.model.checkpoint
+    if location is None:
+        shape = CausalMMLatchConfig(text=WIDTH, audio=pooled_width("audio"), vision=pooled_width("vision"), max_steps=longest)
+        return CausalMMLatch.untrained(shape), "mmlatch-causal-untrained"
+    try:
+        model = CausalMMLatch.from_pretrained(location, contracts=contracts(config.windows.hop_ns))
+    except CheckpointError as error:
+        raise UsageError(f"--model {error}") from error
+    if longest > model.config.max_steps:
+        raise UsageError(
+            f"--model {location}: looks back over {model.config.max_steps} windows, and windows.max_utterance_s asks for "
+            f"{longest}; set it to {model.config.max_steps * config.windows.hop_ms / 1000:g} or less"
+        )
+    return model, Path(location).name
 
 
 class _NotThere(ExtractorError):

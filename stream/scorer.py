@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from extractors.text import WIDTH, TextEmbedder, normalise
-from stream.engine import Engine, Estimate, Step
+from stream.bucket import Estimate, Step
+from stream.engine import Engine
 from stream.messages import LANES, Lane, LaneScore, Score, Window
 
 _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "vision": "no_face"}
@@ -29,7 +30,7 @@ class Scorer:
             hop_ns: The length of a window.
             smooth_tau_s: The smoothing's time constant; 0 for none.
         """
-        self._engine = engine
+        self._engine, self._slot = engine, engine.open()
         self._embedder = embedder
         self._keep = math.exp(-hop_ns / 1e9 / smooth_tau_s) if smooth_tau_s > 0 else 0.0
         self._words: list[str] = []
@@ -47,18 +48,19 @@ class Scorer:
         if window.restart:
             self._vectors.clear()
         step, self._words = self._step(window, self._words)
-        estimate = self._engine.commit(step)
+        estimate = self._engine.commit({self._slot: step})[self._slot]
         self._smooth = self._mix(self._smooth, estimate.sentiment)
         rev, last = self._said.pop(window.seq, (0, None))
         return self._score("final", rev, window, estimate, self._smooth, self._words, last)
 
     def speculate(self, tail: list[Window]) -> Score:
-        """A provisional score of the last of the windows after the settled ones, at least one; no state is kept of it."""
+        """A provisional score of the last of the windows after the settled ones, at least one; finals do not depend on it."""
+        tail = tail[: self._engine.tail]  # beyond that the display falls behind
         words, smooth, steps = self._words, self._smooth, []
         for window in tail:
             step, words = self._step(window, words)
             steps.append(step)
-        estimates = self._engine.speculate(steps)
+        estimates = self._engine.speculate({self._slot: steps})[self._slot]
         for estimate in estimates:
             smooth = self._mix(smooth, estimate.sentiment)
         assert smooth is not None
@@ -75,11 +77,11 @@ class Scorer:
         new = [part for word in window.words for part in normalise(word.text)]
         words = ([] if window.restart else words) + new
         vector = self._vector(tuple(words)) if new else np.zeros(WIDTH, np.float32)
-        inputs: dict[str, npt.NDArray[np.float32]] = {}
-        for name, lane in window.lanes.items():
-            values = vector if name == "text" else lane.values
-            inputs[name] = np.concatenate([values, np.array([lane.known, lane.presence], np.float32)])
-        return Step(window.restart, inputs), words
+        inputs = []
+        for name in LANES:
+            lane = window.lanes[name]
+            inputs += [vector if name == "text" else lane.values, np.array([lane.known, lane.presence], np.float32)]
+        return Step(window.seq, window.restart, np.concatenate(inputs)), words
 
     def _vector(self, words: tuple[str, ...]) -> npt.NDArray[np.float32]:
         assert self._embedder is not None
@@ -104,6 +106,7 @@ class Scorer:
             t_start_ns=window.t_start_ns,
             t_end_ns=window.t_end_ns,
             sentiment=estimate.sentiment,
+            uncertainty=estimate.uncertainty,
             smooth=smooth,
             lanes={lane: self._lane(lane, window, kind, weight) for lane, weight in zip(LANES, estimate.weights, strict=True)},
             words=window.words,

@@ -14,6 +14,7 @@ from extractors.asr.recogniser import Word
 from extractors.audio import CONTRACT as AUDIO
 from extractors.contract import FeatureContract, FeatureRows
 from extractors.face import CONTRACT as FACE
+from extractors.text import CONTRACT as TEXT
 from stream.messages import END_NS, Lane, LaneEnded, LaneUpdate, LaneWindow, Part, RowsUpdate, VoiceUpdate, Window, WordsUpdate
 from stream.utterances import UtteranceSplitter
 
@@ -31,6 +32,11 @@ def pool(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """
     exact = rows.astype(np.float64)
     return np.concatenate([exact.mean(0), exact.std(0)]).astype(np.float32)
+
+
+def contracts(hop_ns: int) -> dict[str, str]:
+    """What a model is fed, by name: the features of each lane, and how windows are made of them."""
+    return {"text": TEXT.tag, **{lane: contract.tag for lane, contract in ROW_LANES.items()}, "windows": f"mean+std/{hop_ns}ns"}
 
 
 def pooled_width(lane: Lane) -> int:

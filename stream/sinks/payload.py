@@ -30,7 +30,7 @@ def payload(score: Score, info: SessionInfo) -> dict[str, Any]:
         "smooth_tau_s": info.smooth_tau_s,
         "class7": round(score.sentiment),
         "polarity": polarity(score.sentiment),
-        "uncertainty": None,
+        "uncertainty": round(score.uncertainty, 4),
         "revised_from": None if score.revised_from is None else round(score.revised_from, 4),
         "modalities": {lane: _modality(score, lane) for lane in score.lanes},
         "latency_ms": None
