@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.mmlatch import FLAGS, MODALITIES, CausalMMLatch
 from models.state import State
+from stream.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +120,7 @@ class Bucket:
         self._memory = {width: value.new_zeros(sum(counts), size * rows, width) for width, counts in self._counts.items()}
         self._base = np.arange(size, dtype=np.int64) * rows
         self._free = np.zeros(size, np.int64)  # windows from here on have nothing in the histories that counts
+        self.pool = torch.cuda.graph_pool_handle() if graphs else None  # shared, as no two graphs are replayed at once
         self._calls: dict[int, _Call] = {}
         for steps in self._lengths if graphs else []:
             self._calls[steps] = _Call(self, steps, capture=True)
@@ -249,8 +251,8 @@ def _check_alike(state: State, like: State) -> None:
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             raise ValueError(
-                f"state: {name} is {found.get(name)}, expected {expected.get(name)}; take one of the same model, from an engine "
-                "with the same tail"
+                f"state: {name} is {found.get(name)}, expected {expected.get(name)}; take one of the same model, from an "
+                "engine with the same tail"
             )
 
 
@@ -299,8 +301,14 @@ class _Call:
                 self._there_and_back()
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._there_and_back()
+        try:
+            with torch.cuda.graph(self._graph, pool=self._bucket.pool):
+                self._there_and_back()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"CUDA graphs cannot be captured here ({reason}); set model.cuda_graphs=false") from error
 
     def _there(self) -> Tensor:
         for device, host in zip(self._device, self._host, strict=True):

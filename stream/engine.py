@@ -1,9 +1,9 @@
 """The engine: sessions' states on one device, each committed up to its settled windows, with a speculative tail after that.
 
 A session has a *slot*. Slots come in buckets of one size, and a call of the model runs a whole bucket, whoever of it has
-something to do. A matrix product over three rows need not equal three products over one to the bit, so settled windows go through
-in calls of ONE shape, a bucket by one window: a final estimate depends neither on timing nor on who shares the bucket. The
-windows of a tail are run in one longer call.
+something to do. A matrix product over three rows need not equal three products over one to the bit, so settled windows go
+through in calls of ONE shape, a bucket by one window: a final estimate depends neither on timing nor on who shares the bucket.
+The windows of a tail are run in one longer call.
 
 The state after each window of the tail is kept. Windows are run again only from the first that changed; and a settled window
 that was run before, as it is and in calls of that one shape, is not run again, since it would give the same bits.
@@ -121,18 +121,18 @@ class Engine:
         Raises:
             ValueError: A slot is closed, or a window is not the next one or not of the right shape.
         """
+        sessions = self._checked({slot: [step] for slot, step in work.items()})
         estimates: dict[Slot, Estimate] = {}
         todo: dict[Slot, list[Step]] = {}
         for slot, step in work.items():
-            session = self._session(slot)
-            self._check(session, [step])
+            session = sessions[slot]
             if session.tail and session.tail[0].exact and session.tail[0].step.same(step):
                 session.committed = run = session.tail.pop(0)
                 estimates[slot] = run.estimate
             else:
                 todo[slot] = [step]
-        for slot, (run,) in self._run(todo, {slot: self._session(slot).committed for slot in todo}).items():
-            session = self._session(slot)
+        for slot, (run,) in self._run(todo, {slot: sessions[slot].committed for slot in todo}).items():
+            session = sessions[slot]
             # What was run after the same window is as good as it was: good enough for a tail.
             session.tail = session.tail[1:] if session.tail and session.tail[0].step.same(run.step) else []
             session.committed = run
@@ -149,21 +149,20 @@ class Engine:
         Raises:
             ValueError: As in `commit`, or a tail is longer than the engine keeps.
         """
+        sessions = self._checked(work)
         todo: dict[Slot, list[Step]] = {}
+        before: dict[Slot, Kept] = {}
         for slot, steps in work.items():
-            session = self._session(slot)
-            self._check(session, steps)
+            tail = sessions[slot].tail
             same = 0
-            while same < min(len(session.tail), len(steps)) and session.tail[same].step.same(steps[same]):
+            while same < min(len(tail), len(steps)) and tail[same].step.same(steps[same]):
                 same += 1
-            del session.tail[same:]
+            del tail[same:]
             if steps[same:]:
-                todo[slot] = list(steps[same:])
-        sessions = {slot: self._session(slot) for slot in todo}
-        newest = {slot: session.tail[-1] if session.tail else session.committed for slot, session in sessions.items()}
-        for slot, runs in self._run(todo, newest).items():
+                todo[slot], before[slot] = list(steps[same:]), tail[-1] if tail else sessions[slot].committed
+        for slot, runs in self._run(todo, before).items():
             sessions[slot].tail += runs
-        return {slot: [run.estimate for run in self._session(slot).tail] for slot in work}
+        return {slot: [run.estimate for run in session.tail] for slot, session in sessions.items()}
 
     def _run(self, todo: Mapping[Slot, list[Step]], before: Mapping[Slot, Kept]) -> dict[Slot, list[Run]]:
         """Run each slot's windows after the one before them."""
@@ -189,7 +188,7 @@ class Engine:
             return Bucket(self._model, self._device, size=self._size, tail=self.tail, graphs=self._graphs, masks=self._masks)
         except torch.OutOfMemoryError as error:
             raise UsageError(
-                f"{self._device} has no memory for more than {len(self._sessions)} sessions; run fewer, or with a shorter tail"
+                f"{self._device} has no memory for more than {len(self._sessions)} sessions; run fewer, or a shorter tail"
             ) from error
 
     def _session(self, slot: Slot) -> _Session:
@@ -197,6 +196,13 @@ class Engine:
         if found is None or found.generation != slot.generation:
             raise ValueError(f"slot: {slot} is closed; open one for each session")
         return found
+
+    def _checked(self, work: Mapping[Slot, Sequence[Step]]) -> dict[Slot, _Session]:
+        """The slots' sessions; nothing is touched if anything is wrong."""
+        sessions = {slot: self._session(slot) for slot in work}
+        for slot, steps in work.items():
+            self._check(sessions[slot], steps)
+        return sessions
 
     def _check(self, session: _Session, steps: Sequence[Step]) -> None:
         if len(steps) > self.tail:
