@@ -188,7 +188,7 @@ class Engine:
             return Bucket(self._model, self._device, size=self._size, tail=self.tail, graphs=self._graphs, masks=self._masks)
         except torch.OutOfMemoryError as error:
             raise UsageError(
-                f"{self._device} has no memory for more than {len(self._sessions)} sessions; run fewer, or a shorter tail"
+                f"{self._device} has no memory for more than {len(self._sessions)} sessions; run fewer, or shorter tails"
             ) from error
 
     def _session(self, slot: Slot) -> _Session:
