@@ -213,8 +213,8 @@ class Engine:
                 raise ValueError(f"step.seq: {step.seq}, expected {before + 1}; windows follow each other")
             if step.inputs.shape != (width,) or step.inputs.dtype != np.float32:
                 raise ValueError(
-                    f"step.inputs: {step.inputs.dtype} {step.inputs.shape}, expected float32 ({width},); the features and flags "
-                    "of text, audio and vision in turn"
+                    f"step.inputs: {step.inputs.dtype} {step.inputs.shape}, expected float32 ({width},); features and flags of "
+                    "text, audio and vision in turn"
                 )
             if not np.isfinite(step.inputs).all():
                 raise ValueError(f"step.inputs: NaN or infinity in window {step.seq}; give 0 and flag what is unknown")
