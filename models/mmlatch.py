@@ -122,6 +122,12 @@ class CausalMMLatch(Pretrained):
         self.fusion_attention = Attention(1, p, dropout=drop / 2, keys=False)
         self.head = nn.Linear(p, 2)
 
+    @property
+    def mask_columns(self) -> int:
+        """Columns of all three masks together."""
+        config = self.config
+        return 3 * config.hidden if self.projections else config.text + config.audio + config.vision
+
     def initial_state(self, batch: int, *, capacity: int | None = None, in_place: bool = False) -> State:
         """The state before an utterance, on the model's device.
 

@@ -1,12 +1,12 @@
-"""A bucket: the memory of a fixed number of slots on the device, and the calls of the model that advance them together.
+"""A bucket: the memory of a fixed number of slots, and the calls of the model that advance them together.
 
-On a GPU the calls of each number of windows are captured once as a CUDA graph and replayed: one submission for the copies to
-the device, the model and the copy back. Only torch, numpy and safetensors are needed.
+Everything is an array over the bucket's rows, so that what Python does costs little beside the model, for one session or for
+thousands. On a GPU the calls of each number of windows are captured once as a CUDA graph and replayed: one submission for the
+copies to the device, the model and the copy back. Only torch, numpy and safetensors are needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,178 +17,202 @@ from models.mmlatch import FLAGS, MODALITIES, CausalMMLatch
 from models.state import State
 from stream.errors import UsageError
 
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One window as the model takes it.
-
-    Attributes:
-        seq: The window's number; those of a session follow each other.
-        restart: Whether the state starts anew here.
-        inputs: Of text, audio and vision in turn the features and the flags, finite, float32, (width,).
-    """
-
-    seq: int
-    restart: bool
-    inputs: npt.NDArray[np.float32]
-
-    def same(self, other: "Step") -> bool:
-        """Whether it is the same window with the same input, to the bit."""
-        return (self.seq, self.restart) == (other.seq, other.restart) and np.array_equal(self.inputs, other.inputs)
-
-
-class Estimate(NamedTuple):
-    """The model's output at one window.
-
-    Attributes:
-        sentiment: In [-3, 3].
-        uncertainty: The standard deviation of the label that the model expects about `sentiment`, in (0, 3).
-        weights: The mean top-down mask of each of `MODALITIES`, in (0, 1).
-        masks: The whole masks, those of text, audio and vision in turn, if they were asked for.
-    """
-
-    sentiment: float
-    uncertainty: float
-    weights: tuple[float, ...]
-    masks: tuple[float, ...] = ()
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """A state in a bucket's memory, to go on from.
+class Steps:
+    """Windows of N slots as the model takes them, up to T that follow each other of each.
 
     Attributes:
-        seq: The number of the window after which it is; None before the first.
-        length: Windows of the utterance up to it.
-        place: The row of the memory.
-        exact: Whether all windows since the restart went through in calls of one window.
+        seq: The number of each slot's first window, int64, (N,).
+        count: How many of each are there, 1 to T, int64, (N,); what comes after is padding.
+        restart: Whether the state starts anew at a window, bool, (N, T).
+        inputs: The features and flags of text, audio and vision in turn, finite, float32, (N, T, width).
     """
 
-    seq: int | None
-    length: int
-    place: int
-    exact: bool
+    seq: Ints
+    count: Ints
+    restart: Bools
+    inputs: Floats
+
+    def of(self, chosen: Ints) -> "Steps":
+        """Those of some of the slots."""
+        return Steps(self.seq[chosen], self.count[chosen], self.restart[chosen], self.inputs[chosen])
 
 
-@dataclass(frozen=True, eq=False)
-class Run(Kept):
-    """The state after a window that was run, with the window and what the model said of it."""
-
-    step: Step
-    estimate: Estimate
-
-
-class Job(NamedTuple):
-    """Windows of one slot, of which only the first may restart, to be run after the one before them."""
-
-    row: int
-    before: Kept
-    steps: Sequence[Step]
-
-
-# What a call is told of each slot, in columns: the number of its first window, how many windows the utterance has before that,
-# where in the memory the state is found; then for each window where the state after it goes.
+# What a call is told of each row, in columns: the number of its first window, how many windows the utterance has before that,
+# the cell with the state to begin with; then for each window the cell that the state after it goes to.
 _POSITION, _LENGTH, _FROM, _TO = 0, 1, 2, 3
-# A slot's rows in the memory: zeros, which is the state before an utterance; one for what nobody wants; then a ring of windows.
-_ZEROS, _SPARE, _RING = 0, 1, 2
 
 
 class Bucket:
-    """The memory of `size` slots. The state after each window of a tail has a place of its own, so a slot can go back to it."""
+    """The memory of `size` rows: for each, the state after its last settled window and after each window of its tail.
 
-    def __init__(self, model: CausalMMLatch, device: torch.device, *, size: int, tail: int, graphs: bool, masks: bool) -> None:
+    Attributes:
+        settled: The number of each row's last settled window, (size,).
+        tail: How many windows after that are there, (size,).
+        started: Whether a row has had a window yet, (size,).
+    """
+
+    def __init__(
+        self, model: CausalMMLatch, device: torch.device, *, size: int, longest: int, graphs: bool, masks: bool
+    ) -> None:
         """Take the memory, and capture the calls if there are to be `graphs`.
+
+        Args:
+            model: On the device.
+            device: Where the model is.
+            size: Rows.
+            longest: Of the tails, in windows.
+            graphs: Whether to capture calls.
+            masks: Whether outputs have the whole masks after sentiment, uncertainty and three weights.
 
         Raises:
             torch.OutOfMemoryError: The device has not enough.
+            UsageError: The calls cannot be captured.
         """
-        self.model, self.device, self.size, self.masks = model, device, size, masks
-        self.width = sum(getattr(model.config, m) + FLAGS for m in MODALITIES)
-        self._graphs = graphs
-        self._lengths = _doublings(tail)  # of the calls that are captured
-        # The utterance up to the committed window, the tail, and after it what a call may write that other slots have need of.
-        self.capacity = model.config.max_steps + tail + self._lengths[-1]
-        self._ring = tail + 1  # the committed window and the tail
-        rows = _RING + self._ring
+        self.model, self.device, self.size, self.longest, self.masks = model, device, size, longest, masks
+        self._sizes = [getattr(model.config, m) + FLAGS for m in MODALITIES]
+        self.width = sum(self._sizes)
+        self.settled = np.zeros(size, np.int64)
+        self.tail = np.zeros(size, np.int64)
+        self.started = np.zeros(size, bool)
+        # A cell for each row's settled window and those of its tail: row * ring + window's number modulo ring.
+        self._ring = longest + 1
+        cells = size * self._ring
+        self._restart = np.zeros(cells, bool)
+        self._inputs = np.zeros((cells, self.width), np.float32)
+        self._length = np.zeros(cells, np.int64)  # windows of the utterance up to this one
+        self._exact = np.zeros(cells, bool)  # all since the restart went through in calls of one window
+        columns = 2 + len(MODALITIES) + (model.mask_columns if masks else 0)
+        self._outputs = np.zeros((cells, columns), np.float32)
+
+        lengths = _doublings(longest)
+        # In the histories there is room for the utterance up to the settled window, for the tail, and after that for what a call
+        # writes to no purpose, because other rows have more windows to run.
+        self.capacity = model.config.max_steps + longest + lengths[-1]
+        self._free = np.zeros(size, np.int64)  # from this window on, a row's histories hold nothing that counts
         start = model.initial_state(size, capacity=self.capacity, in_place=True)
         self._history = start.history
-        # What is of one width lies together, so that a call reads and writes it at once.
+        # The states after the cells' windows, in one tensor a width, so that a call reads and writes them at once; and two
+        # cells more: the state before an utterance, and a place for what nobody wants.
+        self._zeros, self._spare = cells, cells + 1
         self._names: dict[int, list[str]] = {}
         for name, value in start.recurrent.items():
             self._names.setdefault(value.shape[-1], []).append(name)
         self._counts = {width: [len(start.recurrent[name]) for name in names] for width, names in self._names.items()}
-        self._memory = {width: value.new_zeros(sum(counts), size * rows, width) for width, counts in self._counts.items()}
-        self._base = np.arange(size, dtype=np.int64) * rows
-        self._free = np.zeros(size, np.int64)  # windows from here on have nothing in the histories that counts
+        self._memory = {width: value.new_zeros(sum(counts), cells + 2, width) for width, counts in self._counts.items()}
         self.pool = torch.cuda.graph_pool_handle() if graphs else None  # shared, as no two graphs are replayed at once
-        self._calls: dict[int, _Call] = {}
-        for steps in self._lengths if graphs else []:
-            self._calls[steps] = _Call(self, steps, capture=True)
+        self._captured = {steps: _Call(self, steps, capture=True) for steps in lengths} if graphs else {}
+        self._calls: dict[int, _Call] = dict(self._captured)
 
-    def start(self, row: int, state: State | None) -> Kept:
-        """Clear a slot, and put it to where `state` (B = 1) stands, or before the first window.
+    def start(self, row: int, state: State | None) -> None:
+        """Clear a row, and put it to where `state` (B = 1) stands, or before the first window.
 
         Raises:
-            ValueError: The state is of another model, or of a bucket with another tail.
+            ValueError: The state is of another model, or of a bucket with other tails.
         """
-        first = int(self._base[row])
-        for value in self._history.values():
-            value[:, row] = 0.0
-        for value in self._memory.values():
-            value[:, first : first + _RING + self._ring] = 0.0
-        self._free[row] = 0
-        fresh = Kept(None, 0, first + _ZEROS, exact=True)
+        for history in self._history.values():
+            history[:, row] = 0.0
+        for memory in self._memory.values():
+            memory[:, row * self._ring : (row + 1) * self._ring] = 0.0
+        self.settled[row] = self.tail[row] = self._free[row] = 0
+        self.started[row] = False
         if state is None:
-            return fresh
-        _check_alike(state, self.state(row, fresh))
+            return
+        _check_alike(state, self.state(row))
         seq = int(state.position) - 1
-        kept = Kept(seq, int(state.length), self._place(row, seq), exact=True)
-        for name, value in self._history.items():
-            value[:, row] = state.history[name][:, 0]
-        self._write(torch.tensor([kept.place], device=self.device), state.recurrent)
-        self._free[row] = seq + 1
-        return kept
+        cell = row * self._ring + seq % self._ring
+        for name, history in self._history.items():
+            history[:, row] = state.history[name][:, 0]
+        self._write(torch.tensor([cell], device=self.device), state.recurrent)
+        self.settled[row], self.started[row], self._free[row] = seq, True, seq + 1
+        self._length[cell], self._exact[cell] = int(state.length), True
 
-    def state(self, row: int, kept: Kept) -> State:
-        """A copy of a slot's state (B = 1)."""
-        position = 0 if kept.seq is None else kept.seq + 1
+    def state(self, row: int) -> State:
+        """A copy of the state after a row's last settled window (B = 1)."""
+        cell, position, length = self._zeros, 0, 0
+        if self.started[row]:
+            cell, position = row * self._ring + int(self.settled[row]) % self._ring, int(self.settled[row]) + 1
+            length = int(self._length[cell])
         return State(
-            recurrent=self._read(torch.tensor([kept.place], device=self.device)),
+            recurrent=self._read(torch.tensor([cell], device=self.device)),
             history={name: value[:, row : row + 1] for name, value in self._history.items()},
             position=torch.tensor([position], device=self.device),
-            length=torch.tensor([kept.length], device=self.device),
-            room=self.capacity - kept.length,
+            length=torch.tensor([length], device=self.device),
+            room=self.capacity - length,
         ).trimmed()
 
-    def run(self, jobs: Sequence[Job]) -> list[list[Run]]:
-        """Run all jobs in one call; slots without one stay as they are."""
-        steps = max(len(job.steps) for job in jobs)
-        if self._graphs:
-            steps = next(length for length in self._lengths if length >= steps)
-        call = self._calls.get(steps) or self._calls.setdefault(steps, _Call(self, steps, capture=False))
-        self.idle(call.numbers)
-        for row, before, windows in jobs:
-            first, count = windows[0], len(windows)
-            call.numbers[row, _POSITION] = first.seq
-            if not first.restart:
-                call.numbers[row, _LENGTH], call.numbers[row, _FROM] = before.length, before.place
-            for index, window in enumerate(windows):
-                call.numbers[row, _TO + index] = self._place(row, window.seq)
-                call.inputs[row, index] = window.inputs
-            self._free[row] = max(self._free[row], first.seq + count)
-        outputs = call.run().tolist()
-        return [self._taken(job, outputs[job.row], single=steps == 1) for job in jobs]
+    def extend(self, rows: Ints, steps: Steps) -> Floats:
+        """Let the rows' tails be these windows from `steps.seq` on, and run them; returns (n, T, columns)."""
+        fresh = ~self.started[rows]
+        self.settled[rows[fresh]] = steps.seq[fresh] - 1
+        self.started[rows] = True
+        self.tail[rows] = steps.seq + steps.count - 1 - self.settled[rows]
+        cells, there = self._cells(rows, steps.seq, steps.count, steps.inputs.shape[1])
+        restart = steps.restart & there
+        restart[:, 0] |= fresh
+        self._restart[cells[there]] = restart[there]
+        self._inputs[cells[there]] = steps.inputs[there]
+        # A call can start a state anew only at its first window, so each round goes up to the next restart.
+        done = np.zeros_like(steps.count)
+        while (left := np.flatnonzero(done < steps.count)).size:
+            later = restart[left] & (np.arange(restart.shape[1]) > done[left, None])
+            end = np.where(later.any(1), later.argmax(1), steps.count[left])
+            self._run(rows[left], steps.seq[left] + done[left], end - done[left])
+            done[left] = end
+        return self._outputs[cells]
 
-    def idle(self, numbers: npt.NDArray[np.int64]) -> None:
-        """Fill in the numbers that leave every slot as it is: what a call computes for it goes where nothing counts."""
+    def settle(self, rows: Ints) -> Floats:
+        """Let the first window of the rows' tails be settled; returns (n, columns)."""
+        seq = self.settled[rows] + 1
+        cells = rows * self._ring + seq % self._ring
+        if not self._exact[cells].all():
+            again = ~self._exact[cells]
+            self._run(rows[again], seq[again], np.ones(again.sum(), np.int64))
+        self.settled[rows] = seq
+        self.tail[rows] -= 1
+        return self._outputs[cells]
+
+    def idle(self, numbers: Ints) -> None:
+        """Fill in the numbers that leave every row as it is: what a call computes for it goes where nothing counts."""
         numbers[:, _POSITION] = self._free
         numbers[:, _LENGTH] = 0
-        numbers[:, _FROM] = self._base + _ZEROS
-        numbers[:, _TO:] = (self._base + _SPARE)[:, None]
+        numbers[:, _FROM] = self._zeros
+        numbers[:, _TO:] = self._spare
+
+    def _run(self, rows: Ints, seq: Ints, count: Ints) -> None:
+        """Run `count` windows of each row from `seq` on in one call; only the first may restart, and the one before was run."""
+        needed = int(count.max())
+        steps = next((length for length in self._captured if length >= needed), needed)
+        call = self._calls.get(steps) or self._calls.setdefault(steps, _Call(self, steps, capture=False))
+        cells, there = self._cells(rows, seq, count, steps)
+        before = rows * self._ring + (seq - 1) % self._ring
+        fresh = self._restart[cells[:, 0]]
+        length = np.where(fresh, 0, self._length[before])
+        exact = (fresh | self._exact[before]) & (steps == 1)
+        self.idle(call.numbers)
+        call.numbers[rows, _POSITION] = seq
+        call.numbers[rows, _LENGTH] = length
+        call.numbers[rows, _FROM] = np.where(fresh, self._zeros, before)
+        call.numbers[rows, _TO:] = np.where(there, cells, self._spare)
+        call.inputs[rows] = self._inputs[cells]
+        outputs = call.run()
+        self._free[rows] = np.maximum(self._free[rows], seq + count)
+        self._length[cells[there]] = (length[:, None] + np.arange(1, steps + 1))[there]
+        self._exact[cells[there]] = exact.repeat(count)
+        self._outputs[cells[there]] = outputs[rows][there]
+
+    def _cells(self, rows: Ints, seq: Ints, count: Ints, steps: int) -> tuple[Ints, Bools]:
+        """The cells of windows that follow each other, (n, steps), and which of them are among the `count`."""
+        ahead = np.arange(steps)
+        return rows[:, None] * self._ring + (seq[:, None] + ahead) % self._ring, ahead < count[:, None]
 
     def compute(self, inputs: Tensor, numbers: Tensor) -> Tensor:
-        """What the device does: inputs (B, T, width) and numbers (B, 3 + T) to outputs (B, T, 5, or more with masks)."""
-        sizes = [getattr(self.model.config, m) + FLAGS for m in MODALITIES]
+        """What the device does: inputs (size, T, width) and numbers (size, 3 + T) to outputs (size, T, columns)."""
         state = State(
             recurrent=self._read(numbers[:, _FROM]),
             history=self._history,
@@ -197,43 +221,24 @@ class Bucket:
             room=inputs.shape[1],
             in_place=True,
         )
-        prediction, after = self.model(dict(zip(MODALITIES, inputs.split(sizes, -1), strict=True)), state)
+        prediction, after = self.model(dict(zip(MODALITIES, inputs.split(self._sizes, -1), strict=True)), state)
         self._write(numbers[:, _TO:].flatten(), after.recurrent)
         parts = [prediction.sentiment[..., None], prediction.uncertainty[..., None], prediction.weights]
         return torch.cat([*parts, *(prediction.masks[m] for m in MODALITIES if self.masks)], -1)
 
-    def _taken(self, job: Job, outputs: list[list[float]], *, single: bool) -> list[Run]:
-        """A job's runs, from its rows of the outputs."""
-        restart = job.steps[0].restart
-        length, exact = (0, single) if restart else (job.before.length, single and job.before.exact)
-        return [
-            Run(
-                step.seq,
-                length + index,
-                self._place(job.row, step.seq),
-                exact,
-                step,
-                Estimate(output[0], output[1], tuple(output[2:5]), tuple(output[5:])),
-            )
-            for index, (step, output) in enumerate(zip(job.steps, outputs, strict=False), 1)
-        ]
-
-    def _read(self, places: Tensor) -> dict[str, Tensor]:
-        """What the memory's rows hold, each part (M, B, 1, size)."""
+    def _read(self, cells: Tensor) -> dict[str, Tensor]:
+        """The states in cells of the memory, each part (M, B, 1, size)."""
         found: dict[str, Tensor] = {}
         for width, memory in self._memory.items():
-            parts = memory.index_select(1, places)[:, :, None].split(self._counts[width])
+            parts = memory.index_select(1, cells)[:, :, None].split(self._counts[width])
             found |= zip(self._names[width], parts, strict=True)
         return found
 
-    def _write(self, places: Tensor, recurrent: Mapping[str, Tensor]) -> None:
-        """Put parts (M, B, N, size) into B * N rows of the memory."""
+    def _write(self, cells: Tensor, recurrent: Mapping[str, Tensor]) -> None:
+        """Put states, each part (M, B, N, size), into B * N cells of the memory."""
         for width, memory in self._memory.items():
             parts = torch.cat([recurrent[name] for name in self._names[width]])
-            memory.index_copy_(1, places, parts.flatten(1, 2))
-
-    def _place(self, row: int, seq: int) -> int:
-        return int(self._base[row]) + _RING + seq % self._ring
+            memory.index_copy_(1, cells, parts.flatten(1, 2))
 
 
 def _doublings(end: int) -> list[int]:
@@ -260,8 +265,8 @@ class _Call:
     """A call of one shape: its inputs and outputs on the host, and on a GPU their counterparts there and the captured graph.
 
     Attributes:
-        inputs: To be filled in before a run, float32, (B, T, width).
-        numbers: To be filled in before a run, int64, (B, 3 + T).
+        inputs: To be filled in before a run, float32, (size, T, width).
+        numbers: To be filled in before a run, int64, (size, 3 + T).
     """
 
     def __init__(self, bucket: Bucket, steps: int, *, capture: bool) -> None:
@@ -281,8 +286,8 @@ class _Call:
                 if capture:
                     self._capture()
 
-    def run(self) -> npt.NDArray[np.float32]:
-        """From the inputs to the outputs, (B, T, 5 or more)."""
+    def run(self) -> Floats:
+        """From the inputs to the outputs, (size, T, columns), which are valid until the next run."""
         if not self._on_gpu:
             return self._bucket.compute(*self._host).numpy()
         with torch.cuda.device(self._bucket.device):

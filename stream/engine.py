@@ -5,43 +5,48 @@ something to do. A matrix product over three rows need not equal three products 
 through in calls of ONE shape, a bucket by one window: a final estimate depends neither on timing nor on who shares the bucket.
 The windows of a tail are run in one longer call.
 
-The state after each window of the tail is kept. Windows are run again only from the first that changed; and a settled window
-that was run before, as it is and in calls of that one shape, is not run again, since it would give the same bits.
+The state after each window of the tail is kept, so a tail is run again only from the first window that changed. A window is
+settled where it stands in the tail: if it came there through calls of that one shape, which would give the same bits again, it
+is not run a second time.
 
 Only torch, numpy and safetensors are needed, so that the engine can be tried on a machine that has nothing else.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from models.mmlatch import CausalMMLatch
+from models.mmlatch import MODALITIES, CausalMMLatch
 from models.state import State
-from stream.bucket import Bucket, Estimate, Job, Kept, Run, Step
+from stream.bucket import Bucket, Floats, Ints, Steps
 from stream.errors import UsageError
 
 TAIL = 120  # windows after the settled ones, if not asked otherwise
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """The right to a place in the engine. Whoever has the place next has another generation."""
 
-    index: int
+    place: int
     generation: int
 
 
-@dataclass(eq=False)
-class _Session:
-    """Who has a slot, and what is kept of it."""
+class Estimates(NamedTuple):
+    """The model's outputs at windows; `…` is (N,), or (N, T) where there may be several of a slot.
 
-    generation: int
-    bucket: Bucket
-    row: int
-    committed: Kept
-    tail: list[Run] = field(default_factory=list)
+    Attributes:
+        sentiment: In [-3, 3], (…).
+        uncertainty: The standard deviation of the label that the model expects about `sentiment`, in (0, 3), (…).
+        weights: The mean top-down mask of each of `MODALITIES`, in (0, 1), (…, 3).
+        masks: The whole masks of text, audio and vision in turn, (…, columns); no columns if they were not asked for.
+    """
+
+    sentiment: Floats
+    uncertainty: Floats
+    weights: Floats
+    masks: Floats
 
 
 class Engine:
@@ -49,9 +54,9 @@ class Engine:
 
     Example:
         engine = Engine(model, torch.device("cuda"), bucket=64)
-        slot = engine.open()
-        final = engine.commit({slot: settled})[slot]
-        provisional = engine.speculate({slot: tail})[slot][-1]
+        slots = [engine.open() for _ in range(50)]
+        provisional = engine.extend(slots, steps)  # the tails, from the first window that is new or has changed
+        final = engine.settle(slots)  # the first window of each tail
     """
 
     def __init__(
@@ -72,7 +77,7 @@ class Engine:
             bucket: Slots to a call, at least 1. Estimates depend on it in their last digits.
             tail: The longest tail in windows, at least 1. Estimates depend on it likewise.
             graphs: Whether a GPU replays calls from captured CUDA graphs; a CPU has none.
-            masks: Whether estimates carry the whole masks.
+            masks: Whether estimates have the whole masks.
         """
         if bucket < 1 or tail < 1:
             raise ValueError(f"bucket: {bucket}, tail: {tail}; both must be at least 1")
@@ -81,7 +86,7 @@ class Engine:
         self._device, self._size = device, bucket
         self._graphs, self._masks = graphs and device.type == "cuda", masks
         self._buckets: list[Bucket] = []
-        self._sessions: list[_Session | None] = []
+        self._holders = np.zeros(0, np.int64)  # the generation that has each slot, 0 for none
         self._generation = 0
 
     def open(self, state: State | None = None) -> Slot:
@@ -94,131 +99,118 @@ class Engine:
             UsageError: The device has no memory left.
             ValueError: The state is of another model, or of an engine with another tail.
         """
-        if None not in self._sessions:
+        if self._holders.all():
             self._buckets.append(self._new_bucket())
-            self._sessions += [None] * self._size
-        index = self._sessions.index(None)
-        bucket, row = self._buckets[index // self._size], index % self._size
-        committed = bucket.start(row, state)
+            self._holders = np.append(self._holders, np.zeros(self._size, np.int64))
+        index = int(self._holders.argmin())
+        self._buckets[index // self._size].start(index % self._size, state)
         self._generation += 1
-        self._sessions[index] = _Session(self._generation, bucket, row, committed)
+        self._holders[index] = self._generation
         return Slot(index, self._generation)
 
     def close(self, slot: Slot) -> None:
         """Give the slot back."""
-        self._session(slot)
-        self._sessions[slot.index] = None
+        self._holders[self._indices([slot])] = 0
 
     def state(self, slot: Slot) -> State:
-        """A copy of a session's committed state (B = 1): to save, or to open on an engine like this one elsewhere."""
-        session = self._session(slot)
-        return session.bucket.state(session.row, session.committed)
+        """A copy of a session's state after its settled windows (B = 1): to save, or to open on an engine like this one."""
+        (index,) = self._indices([slot])
+        return self._buckets[index // self._size].state(index % self._size)
 
     @torch.inference_mode()
-    def commit(self, work: Mapping[Slot, Step]) -> dict[Slot, Estimate]:
-        """Advance committed states by one settled window each; the other slots stay as they are, to the bit.
+    def extend(self, slots: Sequence[Slot] | Ints, steps: Steps) -> Estimates:
+        """Let each slot's tail, from the first of its windows given on, be those windows.
 
-        Raises:
-            ValueError: A slot is closed, or a window is not the next one or not of the right shape.
-        """
-        sessions = self._checked({slot: [step] for slot, step in work.items()})
-        estimates: dict[Slot, Estimate] = {}
-        todo: dict[Slot, list[Step]] = {}
-        for slot, step in work.items():
-            session = sessions[slot]
-            if session.tail and session.tail[0].exact and session.tail[0].step.same(step):
-                session.committed = run = session.tail.pop(0)
-                estimates[slot] = run.estimate
-            else:
-                todo[slot] = [step]
-        for slot, (run,) in self._run(todo, {slot: sessions[slot].committed for slot in todo}).items():
-            session = sessions[slot]
-            # What was run after the same window is as good as it was: good enough for a tail.
-            session.tail = session.tail[1:] if session.tail and session.tail[0].step.same(run.step) else []
-            session.committed = run
-            estimates[slot] = run.estimate
-        return estimates
-
-    @torch.inference_mode()
-    def speculate(self, work: Mapping[Slot, Sequence[Step]]) -> dict[Slot, list[Estimate]]:
-        """Run over tails, each the windows after a slot's settled ones, and leave the committed states as they are.
+        Args:
+            slots: Whose, N of them, or an array of their index and generation, (N, 2).
+            steps: The windows. The first of a slot follows its settled windows or any window of its tail; what was after that
+                is forgotten.
 
         Returns:
-            An estimate of each window of the tails.
+            The estimates of these windows, (N, T); of padding, anything.
 
         Raises:
-            ValueError: As in `commit`, or a tail is longer than the engine keeps.
+            ValueError: A slot is closed or stands there twice, or windows do not follow, are too many or of the wrong shape.
         """
-        sessions = self._checked(work)
-        todo: dict[Slot, list[Step]] = {}
-        before: dict[Slot, Kept] = {}
-        for slot, steps in work.items():
-            tail = sessions[slot].tail
-            same = 0
-            while same < min(len(tail), len(steps)) and tail[same].step.same(steps[same]):
-                same += 1
-            del tail[same:]
-            if steps[same:]:
-                todo[slot], before[slot] = list(steps[same:]), tail[-1] if tail else sessions[slot].committed
-        for slot, runs in self._run(todo, before).items():
-            sessions[slot].tail += runs
-        return {slot: [run.estimate for run in session.tail] for slot, session in sessions.items()}
+        indices = self._indices(slots)
+        places = self._by_bucket(indices)
+        self._check(len(indices), places, steps)
+        return _gathered([(chosen, bucket.extend(rows, steps.of(chosen))) for chosen, bucket, rows in places])
 
-    def _run(self, todo: Mapping[Slot, list[Step]], before: Mapping[Slot, Kept]) -> dict[Slot, list[Run]]:
-        """Run each slot's windows after the one before them."""
-        found: dict[Slot, list[Run]] = {slot: [] for slot in todo}
-        left = dict(todo)
-        while left:
-            # In each round a slot goes up to its next restart, since a call can start a state anew only at its first window.
-            rounds: dict[Bucket, dict[Slot, Job]] = {}
-            for slot, steps in left.items():
-                session = self._session(slot)
-                end = next((index for index, step in enumerate(steps) if index and step.restart), len(steps))
-                job = Job(session.row, found[slot][-1] if found[slot] else before[slot], steps[:end])
-                rounds.setdefault(session.bucket, {})[slot] = job
-            for bucket, jobs in rounds.items():
-                for (slot, job), runs in zip(jobs.items(), bucket.run(list(jobs.values())), strict=True):
-                    found[slot] += runs
-                    left[slot] = left[slot][len(job.steps) :]
-            left = {slot: steps for slot, steps in left.items() if steps}
-        return found
+    @torch.inference_mode()
+    def settle(self, slots: Sequence[Slot] | Ints) -> Estimates:
+        """Let the first window of each slot's tail be settled; the other slots stay as they are, to the bit.
+
+        Returns:
+            The final estimates, (N,).
+
+        Raises:
+            ValueError: A slot is closed or stands there twice, or its tail is empty.
+        """
+        places = self._by_bucket(self._indices(slots))
+        if not all(bucket.tail[rows].all() for _, bucket, rows in places):
+            raise ValueError("slots: there is one with nothing to settle; extend its tail first")
+        return _gathered([(chosen, bucket.settle(rows)) for chosen, bucket, rows in places])
+
+    def _indices(self, slots: Sequence[Slot] | Ints) -> Ints:
+        indices, generations = np.asarray(slots, np.int64).reshape(-1, 2).T
+        if not indices.size or indices.max() >= len(self._holders) or (self._holders[indices] != generations).any():
+            raise ValueError("slots: none, or one that is closed; open one for each session")
+        if len(indices) > 1 and len(np.unique(indices)) < len(indices):
+            raise ValueError("slots: there is one twice; give each once")
+        return indices
+
+    def _by_bucket(self, indices: Ints) -> list[tuple[Ints, Bucket, Ints]]:
+        """For each bucket concerned which of the slots are in it, the bucket, and their rows."""
+        numbers, rows = np.divmod(indices, self._size)
+        chosen = [np.flatnonzero(numbers == number) for number in range(len(self._buckets))]
+        return [(which, bucket, rows[which]) for which, bucket in zip(chosen, self._buckets, strict=True) if which.size]
+
+    def _check(self, slots: int, places: list[tuple[Ints, Bucket, Ints]], steps: Steps) -> None:
+        """Nothing is touched if anything is wrong."""
+        length, width = steps.restart.shape[-1], self._buckets[0].width
+        expected = {"seq": (slots,), "count": (slots,), "restart": (slots, length), "inputs": (slots, length, width)}
+        for name, dtype in (("seq", np.int64), ("count", np.int64), ("restart", np.bool_), ("inputs", np.float32)):
+            found = getattr(steps, name)
+            if found.dtype != dtype or found.shape != expected[name]:
+                wanted = f"{np.dtype(dtype)} {expected[name]}"
+                raise ValueError(f"steps.{name}: {found.dtype} {found.shape}, expected {wanted}")
+        if steps.count.min() < 1 or steps.count.max() > length:
+            raise ValueError(
+                f"steps.count: {steps.count.min()} to {steps.count.max()}, expected 1 to the {length} that are given"
+            )
+        if not np.isfinite(steps.inputs).all():
+            raise ValueError("steps.inputs: NaN or infinity; give 0 and flag what is unknown")
+        for chosen, bucket, rows in places:
+            started = bucket.started[rows]
+            ahead = np.where(started, steps.seq[chosen] - bucket.settled[rows], 1)  # 1 for the window after the settled ones
+            wrong = (ahead < 1) | (ahead > bucket.tail[rows] + 1)
+            if wrong.any():
+                first, row = chosen[wrong][0], rows[wrong][0]
+                low = bucket.settled[row] + 1
+                raise ValueError(
+                    f"steps.seq: {steps.seq[first]}, expected {low} to {low + bucket.tail[row]}; windows follow each other"
+                )
+            longest = (ahead + steps.count[chosen] - 1).max()
+            if longest > self.tail:
+                raise ValueError(f"steps: a tail of {longest} windows, and the engine keeps {self.tail}; make it with more")
 
     def _new_bucket(self) -> Bucket:
         try:
-            return Bucket(self._model, self._device, size=self._size, tail=self.tail, graphs=self._graphs, masks=self._masks)
+            return Bucket(self._model, self._device, size=self._size, longest=self.tail, graphs=self._graphs, masks=self._masks)
         except torch.OutOfMemoryError as error:
             raise UsageError(
-                f"{self._device} has no memory for more than {len(self._sessions)} sessions; run fewer, or shorter tails"
+                f"{self._device} has no memory for more than {len(self._holders)} sessions; run fewer, or with shorter tails"
             ) from error
 
-    def _session(self, slot: Slot) -> _Session:
-        found = self._sessions[slot.index] if slot.index < len(self._sessions) else None
-        if found is None or found.generation != slot.generation:
-            raise ValueError(f"slot: {slot} is closed; open one for each session")
-        return found
 
-    def _checked(self, work: Mapping[Slot, Sequence[Step]]) -> dict[Slot, _Session]:
-        """The slots' sessions; nothing is touched if anything is wrong."""
-        sessions = {slot: self._session(slot) for slot in work}
-        for slot, steps in work.items():
-            self._check(sessions[slot], steps)
-        return sessions
-
-    def _check(self, session: _Session, steps: Sequence[Step]) -> None:
-        if len(steps) > self.tail:
-            raise ValueError(f"steps: {len(steps)} windows, and the engine keeps {self.tail}; make it with a larger tail")
-        before, width = session.committed.seq, session.bucket.width
-        for step in steps:
-            if before is not None and step.seq != before + 1:
-                raise ValueError(f"step.seq: {step.seq}, expected {before + 1}; windows follow each other")
-            if step.inputs.shape != (width,) or step.inputs.dtype != np.float32:
-                raise ValueError(
-                    f"step.inputs: {step.inputs.dtype} {step.inputs.shape}, expected float32 ({width},); features and flags of "
-                    "text, audio and vision in turn"
-                )
-            if not np.isfinite(step.inputs).all():
-                raise ValueError(f"step.inputs: NaN or infinity in window {step.seq}; give 0 and flag what is unknown")
-            before = step.seq
+def _gathered(parts: list[tuple[Ints, Floats]]) -> Estimates:
+    """The buckets' outputs in the order of the slots."""
+    outputs = np.empty((sum(len(chosen) for chosen, _ in parts), *parts[0][1].shape[1:]), np.float32)
+    for chosen, found in parts:
+        outputs[chosen] = found
+    end = 2 + len(MODALITIES)
+    return Estimates(outputs[..., 0], outputs[..., 1], outputs[..., 2:end], outputs[..., end:])
 
 
 def resolve_device(name: str) -> torch.device:

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from extractors.text import WIDTH, TextEmbedder, normalise
-from stream.bucket import Estimate, Step
 from stream.engine import Engine
 from stream.messages import LANES, Lane, LaneScore, Score, Window
+from stream.track import Estimate, Step, Track
 
 _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "vision": "no_face"}
 
@@ -25,12 +25,12 @@ class Scorer:
         """Stand before the first window.
 
         Args:
-            engine: The model's state.
+            engine: Of which the session takes a slot.
             embedder: Of words; None if there will be none.
             hop_ns: The length of a window.
             smooth_tau_s: The smoothing's time constant; 0 for none.
         """
-        self._engine, self._slot = engine, engine.open()
+        self._track, self._longest = Track(engine), engine.tail
         self._embedder = embedder
         self._keep = math.exp(-hop_ns / 1e9 / smooth_tau_s) if smooth_tau_s > 0 else 0.0
         self._words: list[str] = []
@@ -48,19 +48,19 @@ class Scorer:
         if window.restart:
             self._vectors.clear()
         step, self._words = self._step(window, self._words)
-        estimate = self._engine.commit({self._slot: step})[self._slot]
+        estimate = self._track.commit(step)
         self._smooth = self._mix(self._smooth, estimate.sentiment)
         rev, last = self._said.pop(window.seq, (0, None))
         return self._score("final", rev, window, estimate, self._smooth, self._words, last)
 
     def speculate(self, tail: list[Window]) -> Score:
         """A provisional score of the last of the windows after the settled ones, at least one; finals do not depend on it."""
-        tail = tail[: self._engine.tail]  # beyond that the display falls behind
+        tail = tail[: self._longest]  # beyond that the display falls behind
         words, smooth, steps = self._words, self._smooth, []
         for window in tail:
             step, words = self._step(window, words)
             steps.append(step)
-        estimates = self._engine.speculate({self._slot: steps})[self._slot]
+        estimates = self._track.speculate(steps)
         for estimate in estimates:
             smooth = self._mix(smooth, estimate.sentiment)
         assert smooth is not None
