@@ -20,7 +20,8 @@ import pocketsphinx
 from torchaudio.functional import edit_distance
 from tqdm import tqdm
 
-from benchmarks.common import need, options, ravdess, read_speech, show, write
+from benchmarks.common import Figure, need, options, show, write
+from benchmarks.sound import ravdess, read_speech
 from extractors.asr.recogniser import StretchRecogniser, Word
 from extractors.asr.sphinx import SphinxRecogniser
 from extractors.sound import SAMPLE_RATE
@@ -117,7 +118,7 @@ def main() -> None:
     """Measure, print and write."""
     arguments = options(__doc__)
     figures = {corpus: measure(recordings) for corpus, recordings in corpora(arguments.data).items()}
-    rows = []
+    rows, flat = [], []
     for corpus, ways in figures.items():
         baseline = ways[BASELINE]
         print(f"{corpus}: {baseline['recordings']} recordings, {baseline['words']} words, {baseline['sound_s']:.0f} s")
@@ -132,8 +133,10 @@ def main() -> None:
                     f"{found['cpu_s_per_s'] / baseline['cpu_s_per_s']:.2f}",
                 ]
             )
+            for key, unit in (("word_error_rate", "1"), ("cpu_s_per_s", "1")):
+                flat.append(Figure.against(baseline[key], f"{corpus}, {name}: {key}", found[key], unit))
     show(["corpus", "the decoder is fed", "word error rate", "ratio", "CPU s per s", "ratio"], rows)
-    write(arguments.json, figures)
+    write(arguments.json, flat)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from benchmarks.common import ACTORS, options, ravdess, read_speech, show, write
+from benchmarks.common import Figure, options, show, write
+from benchmarks.sound import ACTORS, ravdess, read_speech
 from extractors import audio
 from extractors.sound import SAMPLE_NS
 
@@ -117,7 +118,11 @@ def main() -> None:
         ],
     )
     print("beside the descriptors, MFCC 20 in place of log-mel 40:", difference(figures[MFCC_ALL], figures[MEL_ALL]))
-    write(arguments.json, {"recordings": len(chosen), "balanced_accuracy_by_actor": {k: list(v) for k, v in figures.items()}})
+    baseline = figures[BASELINE].mean()
+    write(
+        arguments.json,
+        [Figure.against(baseline, f"{name}: balanced accuracy", found.mean(), "1") for name, found in figures.items()],
+    )
 
 
 if __name__ == "__main__":

@@ -1,52 +1,68 @@
-"""What the benchmarks share: their options, finding and reading sound, and printing tables."""
+"""What the benchmarks share: their options, figures, tables."""
 
 import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import av
-import numpy as np
-import numpy.typing as npt
 import torch
-from torchaudio.functional import resample
-
-from extractors.sound import SAMPLE_RATE
 
 SHARED_VARIABLE = "MMLATCH_SHARED"
-ACTORS = range(1, 21)  # of RAVDESS; 21 to 24 stay untouched for later tests
 _DEFAULT_SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @dataclass(frozen=True)
-class Acted:
-    """One RAVDESS recording, with the fields of its file's name that the benchmarks need."""
+class Figure:
+    """A measured value beside the baseline of the same run.
 
-    path: Path
-    emotion: str
-    statement: str
-    repetition: str
-    actor: int
+    Attributes:
+        name: What was measured.
+        value: In `unit`.
+        unit: As in ms, sessions, or 1 for a share.
+        baseline: What it is compared with, in the same unit; None if it stands alone.
+        ratio: Value by baseline.
+    """
+
+    name: str
+    value: float
+    unit: str
+    baseline: float | None = None
+    ratio: float | None = None
+
+    @staticmethod
+    def against(baseline: float, name: str, value: float, unit: str) -> "Figure":
+        """A figure with its ratio to a baseline."""
+        return Figure(name, value, unit, baseline, value / baseline)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The option that every benchmark has; and torch is told to use one thread."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument(
+        "--json",
+        metavar="FILE",
+        type=Path,
+        help="also write the figures to this file: a list of name, value, unit, baseline, ratio",
+    )
+    # One thread gives the same times and the same bits whatever else the machine does.
+    torch.set_num_threads(1)
+    return options
 
 
 def options(description: str | None) -> argparse.Namespace:
-    """Read the command line: `data`, the folder with the corpora, and `json`, where to write the figures, or None."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
+    """Read the command line of a benchmark on corpora: `data`, their folder, and `json`, where to write the figures, or None."""
+    found = parser(description)
+    found.add_argument(
         "--data",
         metavar="FOLDER",
         type=Path,
         default=Path(os.environ.get(SHARED_VARIABLE) or _DEFAULT_SHARED),
         help=f"the folder that holds data/ and speech/ (default: ${SHARED_VARIABLE}, else shared/ beside the repository)",
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to this file")
-    # One thread gives the same times and the same bits whatever else the machine does.
-    torch.set_num_threads(1)
-    return parser.parse_args()
+    return found.parse_args()
 
 
 def need(path: Path) -> Path:
@@ -56,30 +72,6 @@ def need(path: Path) -> Path:
     return path
 
 
-def ravdess(data: Path) -> list[Acted]:
-    """The recordings of `ACTORS`, in the order of their names; the program ends with one line if there are none."""
-    folder = need(data / "data" / "ravdess")
-    found = []
-    for path in sorted(folder.glob("*.flac")):
-        _modality, _channel, emotion, _intensity, statement, repetition, actor = path.stem.split("-")
-        if int(actor) in ACTORS:
-            found.append(Acted(path, emotion, statement, repetition, int(actor)))
-    return found or sys.exit(f"{folder} holds no recordings (*.flac)")
-
-
-def read_speech(path: Path) -> npt.NDArray[np.int16]:
-    """A sound file's samples as 16 kHz mono int16, shape (N,)."""
-    with av.open(path) as container:
-        mono = av.AudioResampler("s16", "mono")
-        frames = [part for frame in container.decode(audio=0) for part in mono.resample(frame)]
-        rate = frames[0].sample_rate
-    samples = np.concatenate([frame.to_ndarray()[0] for frame in frames])
-    if rate == SAMPLE_RATE:
-        return samples
-    resampled = resample(torch.from_numpy(samples.astype(np.float32)), rate, SAMPLE_RATE)
-    return resampled.round().clamp(-32768, 32767).to(torch.int16).numpy()
-
-
 def show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table in Markdown, as docs/benchmarks.md holds it."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
@@ -87,7 +79,7 @@ def show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
 
 
-def write(path: Path | None, figures: Any) -> None:
+def write(path: Path | None, figures: Sequence[Figure]) -> None:
     """Write the figures as JSON, if a file is asked for."""
     if path is not None:
-        path.write_text(json.dumps(figures, indent=2) + "\n")
+        path.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")

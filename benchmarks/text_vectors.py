@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from benchmarks.common import need, options, show, write
+from benchmarks.common import Figure, need, options, show, write
 from extractors.errors import Unavailable
 from extractors.text import TextEmbedder, normalise
 from train import metrics
@@ -128,7 +128,15 @@ def main() -> None:
             for each in figures
         ],
     )
-    write(arguments.json, figures)
+    baselines = {each["heard"]: each for each in figures if each["reading"] == BASELINE}
+    write(
+        arguments.json,
+        [
+            Figure.against(baselines[each["heard"]][key], f"{each['heard']}, {each['reading']}: {key}", each[key], "1")
+            for each in figures
+            for key in ("mae", "mae_inside_train", "pearson_r", "accuracy_2_nonzero")
+        ],
+    )
 
 
 if __name__ == "__main__":
