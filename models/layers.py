@@ -49,7 +49,12 @@ class CausalLSTM(nn.Module):
             h = give * c.tanh()
             outputs.append(h)
             cells.append(c)
-        return torch.stack(outputs, 2), torch.stack(cells, 2)
+        return _joined(outputs), _joined(cells)
+
+
+def _joined(steps: list[Tensor]) -> Tensor:
+    """One tensor (M, B, T, hidden) from those of the steps."""
+    return steps[0][:, :, None] if len(steps) == 1 else torch.stack(steps, 2)
 
 
 class Attention(nn.Module):
@@ -81,7 +86,7 @@ class Attention(nn.Module):
         Args:
             queries: (M, B, T, size).
             memory: (N, B, S, size), N dividing M: each memory is attended to by M / N attentions that follow each other.
-            bias: (B, T or 1, S), 0 where a query may look and -inf where not; it must be able to look somewhere.
+            bias: (N B, T or 1, S), 0 where a query may look and -inf where not; it must be able to look somewhere.
 
         Returns:
             (M, B, T, size).
@@ -93,12 +98,10 @@ class Attention(nn.Module):
             asked = torch.bmm(asked, self.keys.mT)
         if readers > 1:  # those of one memory next to each other: (N, B, readers, T, size)
             asked = asked.view(memories, readers, batch, steps, size).transpose(1, 2)
-            bias = bias[:, None]
+            bias = bias.repeat(1, readers, 1)
         flat = memory.view(memories * batch, -1, size)
-        scores = torch.bmm(asked.reshape(memories * batch, -1, size), flat.mT)
-        shape = (memories, batch, readers, steps, -1) if readers > 1 else (memories, batch, steps, -1)
-        weights = torch.add(bias, scores.view(shape), alpha=size**-0.5).softmax(-1)
-        found = torch.bmm(dropout(weights, self.dropout, self.training).view_as(scores), flat)
+        scores = torch.baddbmm(bias, asked.reshape(memories * batch, -1, size), flat.mT, alpha=size**-0.5)
+        found = torch.bmm(dropout(scores.softmax(-1), self.dropout, self.training), flat)
         if readers > 1:
             found = found.view(memories, batch, readers, steps, size).transpose(1, 2)
         return torch.bmm(found.reshape(count, -1, size), self.values).view(count, batch, steps, size)
@@ -119,7 +122,7 @@ class Context:
     """One call's view of a state's histories: appends the call's steps, and says which entries each step may attend to.
 
     Attributes:
-        bias: (B, T, capacity), 0 for the utterance so far, at most `max_steps` entries, and -inf for all else.
+        bias: For one memory, (B, T, capacity): 0 for the utterance so far, at most `max_steps` entries, and -inf for all else.
         history: The histories after the call, as far as they have been appended to.
     """
 

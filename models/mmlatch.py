@@ -39,11 +39,13 @@ class CrossModalFusion(nn.Module):
     def forward(self, high: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
         """High-level sequences (3, B, T, P) and what may be attended to of them (3, B, S, P) to (B, T, 7 P).
 
-        The order is that of the reference: text, audio, vision, their pairs, text by pair.
+        `bias` is for one memory, (B, …), as in `Attention`. The order is that of the reference: text, audio, vision, their pairs,
+        text by pair.
         """
         asking = _others(high)
         text_audio, text_vision, audio_text, audio_vision, vision_text, vision_audio = (
-            self.pairs(asking, memory, bias) + asking  # the one who asks is added: the reference's crossed residual
+            self.pairs(asking, memory, bias.repeat(3, 1, 1))
+            + asking  # the one who asks is added: the reference's crossed residual
         ).unbind()
         ta, tv, va = text_audio + audio_text, text_vision + vision_text, audio_vision + vision_audio
         tav = self.text(va[None], memory[:1], bias)[0]
@@ -172,6 +174,7 @@ class CausalMMLatch(Pretrained):
         """
         steps = self._check(windows, state)
         context = Context(state, steps, max_steps=self.config.max_steps)
+        bias = context.bias.repeat(3, 1, 1)  # of three memories
         recurrent: dict[str, Tensor] = {}
 
         # One tensor a group of lanes: (lanes, B, T, columns).
@@ -191,7 +194,7 @@ class CausalMMLatch(Pretrained):
             inputs = [torch.cat(pair, -1) for pair in zip(lanes, flags, strict=True)]
             encoded = [run(f"{name}.{i}", lstm, x) for i, (lstm, x) in enumerate(zip(self.encoders, inputs, strict=True))]
             high = self._drop(torch.cat(encoded))
-            return self.encoder_attention(high, context.append(name, high), context.bias)
+            return self.encoder_attention(high, context.append(name, high), bias)
 
         sources = _others(encode("first", lanes)).chunk(len(lanes))  # (2 lanes, B, T, P) each
         opened = [run(f"masks.{i}", lstm, x) for i, (lstm, x) in enumerate(zip(self.masks, sources, strict=True))]
@@ -331,7 +334,7 @@ class MMLatch(Pretrained):
             encoded = torch.stack([over_time(lstm, x) for lstm, x in zip(self.encoders, inputs, strict=True)])
             forward, backward = dropout(encoded, drop, self.training).chunk(2, -1)
             merged = forward + backward
-            return self.encoder_attention(merged, merged, bias)
+            return self.encoder_attention(merged, merged, bias.repeat(3, 1, 1))
 
         high = encode(inputs)
         masks: list[Tensor] = []

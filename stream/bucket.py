@@ -91,8 +91,8 @@ class Bucket:
         self._outputs = np.zeros((cells, columns), np.float32)
 
         lengths = _doublings(longest)
-        # In the histories there is room for the utterance up to the settled window, for the tail, and after that for what a call
-        # writes to no purpose, because other rows have more windows to run.
+        # In the histories there is room for the utterance up to the settled window, for the tail, and after that for what a
+        # call writes to no purpose, because other rows have more windows to run.
         self.capacity = model.config.max_steps + longest + lengths[-1]
         self._free = np.zeros(size, np.int64)  # from this window on, a row's histories hold nothing that counts
         start = model.initial_state(size, capacity=self.capacity, in_place=True)

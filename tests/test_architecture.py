@@ -19,7 +19,7 @@ MAY_USE = {
 # Inside stream/, from the ground up: a module may use those of its own floor and of the floors below.
 FLOORS = [
     {"errors", "clock", "channel", "config", "messages", "worker"},
-    {"utterances", "windows", "lanes", "engine", "scorer", "bucket", "mcap"},
+    {"utterances", "windows", "lanes", "engine", "scorer", "track", "bucket", "mcap"},
     {"sources", "sinks", "parts", "session"},
     {"live"},
 ]

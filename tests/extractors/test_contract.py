@@ -19,6 +19,7 @@ def test_equal_contracts_have_equal_digests():
 def test_the_digest_does_not_depend_on_the_process():
     # Computed once, by hand: sha256 of the sorted JSON. Checkpoints store it, so it must never change for the same contract.
     assert CONTRACT.digest == "7ff04d3763e78b73"
+    assert CONTRACT.tag == "audio.1@7ff04d3763e78b73"
 
 
 @pytest.mark.parametrize(
@@ -34,8 +35,9 @@ def test_the_digest_does_not_depend_on_the_process():
     ],
     ids=str,
 )
-def test_any_change_changes_the_digest(change):
+def test_any_change_changes_the_digest_and_the_tag(change):
     assert replace(CONTRACT, **change).digest != CONTRACT.digest
+    assert replace(CONTRACT, **change).tag != CONTRACT.tag
 
 
 @pytest.mark.parametrize("contract", [audio.CONTRACT, face.CONTRACT, text.CONTRACT], ids=lambda contract: contract.name)

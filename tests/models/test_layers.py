@@ -1,141 +1,282 @@
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.testing import assert_close
 
-from models.layers import CausalAttention, CausalLSTM, RunningMean, State
+from models.layers import Attention, CausalLSTM, Context, dropout, running_mean
+from models.state import State
 
-CPU = torch.device("cpu")
-STEPS, SIZE = 11, 6
-
-
-class Block:
-    """A layer, and how often its input is given to it."""
-
-    def __init__(self, layer: nn.Module, inputs: int = 1) -> None:
-        self.layer, self.inputs = layer.eval(), inputs
-
-    def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.layer(*[x] * self.inputs, state)
-
-    def start(self, batch: int) -> State:
-        return self.layer.initial_state(batch, CPU)
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, NO_GPU])]
+COUNT, BATCH, STEPS, SIZE = 3, 2, 7, 6
+LOOK_BACK = 4
 
 
-def made(name: str) -> Block:
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def randn(*shape: int, seed: int = 1, device: str = "cpu") -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def moved(x: Tensor) -> Tensor:
+    """How much each step moves what a result was summed from, (B, T)."""
+    assert x.grad is not None
+    return x.grad.abs().sum((0, -1))
+
+
+def some_lstms(device: str = "cpu") -> CausalLSTM:
     torch.manual_seed(0)
-    if name == "lstm":
-        return Block(CausalLSTM(SIZE, 5))
-    if name == "attention":
-        return Block(CausalAttention(SIZE, max_steps=STEPS + 3, dropout=0.5), inputs=2)
-    return Block(RunningMean(SIZE))
+    block = CausalLSTM(COUNT, 5, SIZE)
+    nn.init.normal_(block.bias)
+    return block.to(device)
 
 
-@pytest.fixture(params=["lstm", "attention", "mean"])
-def block(request) -> Block:
-    return made(request.param)
+def as_torch(block: CausalLSTM, index: int) -> nn.LSTM:
+    """PyTorch's own with the same weights: its matrices are (4 H, inputs), its gates input, forget, candidate, output."""
+
+    def turned(value: Tensor) -> Tensor:
+        take, keep, give, candidate = value[index].chunk(4, -1)
+        return torch.cat([take, keep, candidate, give], -1).T
+
+    bias = turned(block.bias).flatten()
+    own = nn.LSTM(block.input_weight.shape[1], block.hidden, batch_first=True).to(bias.device)
+    own.load_state_dict(
+        {
+            "weight_ih_l0": turned(block.input_weight),
+            "weight_hh_l0": turned(block.hidden_weight),
+            "bias_ih_l0": bias,
+            "bias_hh_l0": torch.zeros_like(bias),
+        }
+    )
+    return own
 
 
-def sequence(batch: int = 2, steps: int = STEPS, seed: int = 1) -> Tensor:
-    return torch.randn(batch, steps, SIZE, generator=torch.Generator().manual_seed(seed))
+def test_each_lstm_is_pytorchs_own(device: str) -> None:
+    block, x = some_lstms(device), randn(COUNT, BATCH, STEPS, 5, device=device)
+    h, c = randn(COUNT, BATCH, SIZE, seed=2, device=device), randn(COUNT, BATCH, SIZE, seed=3, device=device)
+    outputs, cells = block(x, h, c)
+    for index in range(COUNT):
+        own, start = as_torch(block, index), (h[index, None], c[index, None])
+        for step in range(STEPS):
+            with torch.backends.cudnn.flags(enabled=False):
+                expected, (_, cell) = own(x[index, :, : step + 1], start)
+            assert_close(outputs[index, :, : step + 1], expected, rtol=1e-5, atol=1e-6)
+            assert_close(cells[index, :, step], cell[0], rtol=1e-5, atol=1e-6)
 
 
-def in_chunks(block: Block, x: Tensor, edges: list[int]) -> tuple[Tensor, State]:
-    state, parts = block.start(len(x)), []
-    for chunk in x.tensor_split(edges, 1):
-        if chunk.shape[1]:
-            y, state = block(chunk, state)
-            parts.append(y)
-    return torch.cat(parts, 1), state
+def test_lstms_go_on_where_they_stopped() -> None:
+    block, x, zeros = some_lstms(), randn(COUNT, BATCH, STEPS, 5), torch.zeros(COUNT, BATCH, SIZE)
+    outputs, cells = block(x, zeros, zeros)
+    first, first_cells = block(x[:, :, :3], zeros, zeros)
+    rest, rest_cells = block(x[:, :, 3:], first[:, :, -1], first_cells[:, :, -1])
+    assert_close(torch.cat([first, rest], 2), outputs, rtol=1e-5, atol=1e-6)
+    assert_close(torch.cat([first_cells, rest_cells], 2), cells, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lstm", "attention", "mean"])
-@settings(deadline=None, max_examples=20)
-@given(edges=st.lists(st.integers(0, STEPS), max_size=STEPS).map(sorted))
-def test_in_chunks_as_in_one(name, edges):
-    block, x = made(name), sequence()
-    whole, end = block(x, block.start(2))
-    parts, parts_end = in_chunks(block, x, edges)
-    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
-    assert parts_end.keys() == end.keys() == block.start(2).keys()
-    for key in end:
-        torch.testing.assert_close(parts_end[key], end[key], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("part", [0, 1], ids=["outputs", "cells"])
+@pytest.mark.parametrize("at", [0, 3, STEPS - 1])
+def test_an_lstms_step_depends_on_the_past_alone(at: int, part: int, device: str) -> None:
+    x, zeros = randn(COUNT, BATCH, STEPS, 5, device=device).requires_grad_(), torch.zeros(COUNT, BATCH, SIZE, device=device)
+    some_lstms(device)(x, zeros, zeros)[part][:, :, at].sum().backward()
+    assert (moved(x)[:, : at + 1] > 0).all()
+    assert (moved(x)[:, at + 1 :] == 0).all()
 
 
-@pytest.mark.parametrize("at", [0, 4, STEPS - 1])
-def test_a_step_depends_on_the_past_alone(block, at):
-    x = sequence().requires_grad_()
-    y, _ = block(x, block.start(2))
-    y[:, at].abs().sum().backward()
-    assert (x.grad[:, at + 1 :] == 0).all()
-    assert (x.grad[:, : at + 1].abs().sum(-1) > 0).all()
+def test_lstms_begin_with_open_forget_gates_and_weights_as_in_pytorch() -> None:
+    torch.manual_seed(0)
+    block = CausalLSTM(2, 100, 25)
+    _, keep, *_ = gates = block.bias.chunk(4, -1)
+    assert (keep == 1).all()
+    assert block.bias.count_nonzero() == gates[1].numel()
+    for weight in (block.input_weight, block.hidden_weight):
+        assert 0.99 / 5 < weight.max() <= 1 / 5
+        assert -1 / 5 <= weight.min() < -0.99 / 5
 
 
-def test_a_kept_state_can_be_run_again(block):
-    _, kept = block(sequence(), block.start(2))
-    before = {key: value.clone() for key, value in kept.items()}
-    tail = sequence(steps=3, seed=2)
-    once, again = block(tail, kept), block(tail, kept)
-    assert all(torch.equal(kept[key], before[key]) for key in kept)
-    assert torch.equal(once[0], again[0])
-    assert all(torch.equal(once[1][key], again[1][key]) for key in kept)
+def some_attention(count: int = COUNT, *, keys: bool = True, dropout: float = 0.5, device: str = "cpu") -> Attention:
+    torch.manual_seed(0)
+    return Attention(count, SIZE, dropout=dropout, keys=keys).to(device).eval()
 
 
-def test_the_state_has_the_batch_first_and_keeps_its_shape(block):
-    start = block.start(3)
-    _, after = block(sequence(3), start)
-    for key in start:
-        assert len(start[key]) == 3
-        assert (after[key].shape, after[key].dtype) == (start[key].shape, start[key].dtype)
+def by_formula(block: Attention, queries: Tensor, memory: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V, one attention at a time."""
+    found = []
+    for index, asking in enumerate(queries):
+        read = memory[index * len(memory) // len(queries)]
+        keys = read if block.keys is None else read @ block.keys[index]
+        weights = (asking @ block.queries[index] @ keys.mT / SIZE**0.5 + bias).softmax(-1)
+        found.append(weights @ (read @ block.values[index]))
+    return torch.stack(found)
 
 
-def test_neighbours_do_not_matter(block):
-    x = sequence(3)
-    y, state = block(x, block.start(3))
-    for row in range(3):
-        alone, alone_state = block(x[row : row + 1], block.start(1))
-        torch.testing.assert_close(y[row], alone[0], rtol=1e-6, atol=1e-6)
-        for key in state:
-            torch.testing.assert_close(state[key][row], alone_state[key][0], rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("per_step", [True, False], ids=["a bias for each step", "one bias"])
+@pytest.mark.parametrize("keys", [True, False], ids=["keys", "no keys"])
+@pytest.mark.parametrize(("count", "memories"), [(1, 1), (3, 3), (6, 3), (3, 1)])
+def test_attention_is_that_of_the_formula(count: int, memories: int, keys: bool, per_step: bool, device: str) -> None:
+    block = some_attention(count, keys=keys, device=device)
+    queries, memory = randn(count, BATCH, STEPS, SIZE, device=device), randn(memories, BATCH, 9, SIZE, seed=2, device=device)
+    bias = randn(BATCH, STEPS if per_step else 1, 9, seed=3, device=device)
+    bias = bias.masked_fill(bias > 0.5, -torch.inf)
+    assert_close(block(queries, memory, bias), by_formula(block, queries, memory, bias), rtol=1e-5, atol=1e-5)
 
 
-def test_slots_may_be_at_different_steps(block):
-    # Slot 0 goes on after five steps, slot 1 begins.
-    x = sequence()
-    _, ahead = block(x[:1, :5], block.start(1))
-    mixed = {key: torch.cat([ahead[key], value]) for key, value in block.start(1).items()}
-    y, _ = block(torch.cat([x[:1, 5:8], x[1:, :3]]), mixed)
-    torch.testing.assert_close(y[0], block(x[:1], block.start(1))[0][0, 5:8], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(y[1], block(x[1:], block.start(1))[0][0, :3], rtol=1e-5, atol=1e-6)
+def test_attention_without_keys_is_attention_by_the_product_of_both_maps() -> None:
+    full, short = some_attention(6), some_attention(6, keys=False)
+    assert full.keys is not None
+    short.load_state_dict({"queries": full.queries @ full.keys.mT, "values": full.values})
+    inputs = randn(6, BATCH, STEPS, SIZE), randn(3, BATCH, 9, SIZE, seed=2), torch.zeros(BATCH, 1, 9)
+    assert_close(short(*inputs), full(*inputs), rtol=1e-5, atol=1e-6)
 
 
-def test_the_running_mean_is_the_mean():
-    x = sequence()
-    y, _ = in_chunks(made("mean"), x, [1, 4])
-    expected = np.stack([x[:, : step + 1].numpy().mean(1) for step in range(STEPS)], 1)
-    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+def test_what_a_query_may_not_look_at_does_not_matter() -> None:
+    block, queries, memory = some_attention(), randn(COUNT, BATCH, STEPS, SIZE), randn(COUNT, BATCH, 9, SIZE, seed=2)
+    bias = torch.zeros(BATCH, 1, 9)
+    bias[..., 4:] = -torch.inf
+    assert_close(block(queries, memory, bias), by_formula(block, queries, memory[:, :, :4]), rtol=1e-5, atol=1e-6)
+    assert torch.equal(block(queries, memory.index_fill(2, torch.arange(4, 9), 1e6), bias), block(queries, memory, bias))
 
 
-def test_attention_is_softmax_over_the_steps_so_far():
-    block = made("attention")
-    layer, (queries, others) = block.layer, (sequence(), sequence(seed=2))
-    y, _ = layer(queries, others, block.start(2))
-    k, q, v = layer.keys(others), layer.queries(queries), layer.values(others)
-    for step in range(STEPS):
-        seen = slice(0, step + 1)
-        weights = (q[:, step : step + 1] @ k[:, seen].transpose(1, 2) / SIZE**0.5).softmax(-1)
-        torch.testing.assert_close(y[:, step : step + 1], weights @ v[:, seen], rtol=1e-5, atol=1e-6)
+def test_attentions_weights_are_dropped_in_training() -> None:
+    block, identity = some_attention(1), torch.eye(SIZE)[None]
+    nn.init.eye_(block.values.data[0])
+    inputs = randn(1, 1, 50, SIZE), identity[None], torch.zeros(1, 1, SIZE)
+    weights, trained = block(*inputs), block.train()(*inputs)
+    assert_close(weights.sum(-1), torch.ones(1, 1, 50))
+    assert_close(trained, torch.where(trained == 0, 0.0, 2 * weights))
+    assert 0.3 < (trained == 0).float().mean() < 0.7
 
 
-def test_the_lstm_is_torchs_own():
-    block, x = made("lstm"), sequence()
-    torch.testing.assert_close(in_chunks(block, x, [3])[0], block.layer.lstm(x)[0], rtol=1e-5, atol=1e-6)
+def test_attention_begins_xavier_uniform() -> None:
+    torch.manual_seed(0)
+    block, expected = Attention(2, 50, dropout=0.0), nn.init.xavier_uniform_(torch.empty(50, 50))
+    for weight in block.parameters():
+        assert_close(weight.std(), expected.std(), rtol=0.03, atol=0.0)
+        assert_close(weight.abs().max(), expected.abs().max(), rtol=0.01, atol=0.0)
 
 
-def test_attention_does_not_grow_beyond_its_steps():
-    block = made("attention")
-    _, state = block(sequence(steps=STEPS + 3), block.start(2))
-    with pytest.raises(RuntimeError):
-        block(sequence(steps=1), state)
+def test_dropout_is_off_but_in_training() -> None:
+    x = torch.ones(10_000)
+    assert dropout(x, 0.2, False) is x
+    dropped = dropout(x, 0.2, True)
+    assert set(dropped.unique().tolist()) == {0.0, 1.25}
+    assert 0.17 < (dropped == 0).float().mean() < 0.23
+
+
+Slot = tuple[int, int]
+SLOTS = st.integers(0, 30).flatmap(lambda position: st.tuples(st.just(position), st.integers(0, position)))
+
+
+def at(slots: Sequence[Slot], capacity: int, *, count: int = 1, in_place: bool = False, device: str = "cpu") -> State:
+    """A state with one history, `x`, and each slot at its position and length; zeros in the ring."""
+    position, length = torch.tensor(slots, device=device).T
+    history = {"x": torch.zeros(count, len(slots), capacity, SIZE, device=device)}
+    return State({}, history, position, length, room=capacity, in_place=in_place)
+
+
+def attend(block: Attention, x: Tensor, before: State) -> tuple[Tensor, State]:
+    """Each step of x attends to the steps so far."""
+    steps = x.shape[2]
+    context = Context(before, steps, max_steps=LOOK_BACK)
+    found = block(x, context.append("x", x), context.bias)
+    after = replace(before, history=context.history, position=before.position + steps, length=before.length + steps)
+    return found, after
+
+
+def looking_back(block: Attention, x: Tensor) -> Tensor:
+    """The same over one whole utterance, by formula."""
+    ends = range(1, x.shape[2] + 1)
+    return torch.cat([by_formula(block, x[:, :, e - 1 : e], x[:, :, max(0, e - LOOK_BACK) : e]) for e in ends], 2)
+
+
+@settings(deadline=None)
+@given(st.lists(SLOTS, min_size=1, max_size=3), st.integers(1, 6), st.integers(1, 5), st.integers(0, 3))
+def test_a_step_looks_at_itself_and_the_steps_of_its_utterance(
+    slots: list[Slot], look_back: int, steps: int, more: int
+) -> None:
+    capacity = look_back + steps - 1 + more
+    bias = Context(at(slots, capacity), steps, max_steps=look_back).bias
+    assert bias.shape == (len(slots), steps, capacity)
+    assert set(bias.unique().tolist()) <= {0.0, -torch.inf}
+    for (position, length), rows in zip(slots, bias, strict=True):
+        for now, row in enumerate(rows, position):
+            first = max(position - length, now - look_back + 1)
+            expected = {number % capacity for number in range(first, now + 1)}
+            assert set((row == 0).nonzero().flatten().tolist()) == expected
+
+
+@pytest.mark.parametrize("in_place", [True, False], ids=["in place", "copied"])
+def test_steps_are_appended_where_the_ring_has_come_to(in_place: bool, device: str) -> None:
+    before = at([(3, 1), (9, 9)], 5, count=2, in_place=in_place, device=device)
+    held, x = before.history["x"], randn(2, 2, 3, SIZE, device=device)
+    context = Context(before, 3, max_steps=2)
+    after = context.append("x", x)
+    assert context.history["x"] is after
+    for slot, places in enumerate([[3, 4, 0], [4, 0, 1]]):
+        assert torch.equal(after[:, slot, places], x[:, slot])
+        others = [place for place in range(5) if place not in places]
+        assert (after[:, slot, others] == 0).all()
+    assert (after.data_ptr() == held.data_ptr()) == in_place
+    assert in_place or (held == 0).all()
+
+
+@pytest.mark.parametrize("step", [0, 5, 8])
+def test_attention_looks_back_so_far_and_never_ahead(step: int, device: str) -> None:
+    x = randn(COUNT, BATCH, 9, SIZE, device=device).requires_grad_()
+    block = some_attention(device=device)
+    found, _ = attend(block, x, at([(0, 0), (7, 0)], 20, count=COUNT, device=device))
+    assert_close(found, looking_back(block, x), rtol=1e-5, atol=1e-6)
+    found[:, :, step].sum().backward()
+    seen = slice(max(0, step + 1 - LOOK_BACK), step + 1)
+    assert (moved(x)[:, seen] > 0).all()
+    assert moved(x).count_nonzero() == moved(x)[:, seen].numel()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans(), st.booleans()), min_size=1, max_size=20), st.booleans())
+def test_the_ring_wraps(chunks: list[tuple[int, bool, bool]], in_place: bool) -> None:
+    block, state = some_attention(1, keys=False), at([(0, 0), (5, 0)], LOOK_BACK + 3, in_place=in_place)
+    x = randn(1, 2, sum(steps for steps, *_ in chunks), SIZE)
+    begins, done = [0, 0], 0
+    for steps, *restarts in chunks:
+        state = state.reset(torch.tensor(restarts))
+        begins = [done if restart else begin for restart, begin in zip(restarts, begins, strict=True)]
+        found, state = attend(block, x[:, :, done : done + steps], state)
+        done += steps
+        for slot, begin in enumerate(begins):
+            expected = looking_back(block, x[:, slot : slot + 1, begin:done])
+            assert_close(found[:, slot], expected[:, 0, -steps:], rtol=1e-5, atol=1e-5)
+
+
+def test_the_running_mean_is_over_all_steps_so_far() -> None:
+    x = randn(BATCH, STEPS, SIZE)
+    first, sums = running_mean(x[:, :3], torch.zeros(BATCH, 1, SIZE), torch.zeros(BATCH, dtype=torch.int64))
+    rest, after = running_mean(x[:, 3:], sums, torch.full((BATCH,), 3))
+    expected = torch.stack([x[:, : step + 1].mean(1) for step in range(STEPS)], 1)
+    assert_close(torch.cat([first, rest], 1), expected, rtol=1e-5, atol=1e-6)
+    assert_close(torch.cat([sums, after], 1), expected * torch.arange(1, STEPS + 1)[:, None], rtol=1e-5, atol=1e-5)
+
+
+def test_slots_have_running_means_of_their_own() -> None:
+    x, before = randn(2, 2, SIZE), randn(2, 1, SIZE, seed=2)
+    means, _ = running_mean(x, before, torch.tensor([9, 1]))
+    for row, count in enumerate((10, 2)):
+        assert_close(means[row, 0], (before[row, 0] + x[row, 0]) / count)
+        assert_close(means[row, 1], (before[row, 0] + x[row].sum(0)) / (count + 1))
+
+
+@pytest.mark.parametrize("step", [0, 3, STEPS - 1])
+def test_a_running_mean_depends_on_the_past_alone(step: int) -> None:
+    x = randn(BATCH, STEPS, SIZE).requires_grad_()
+    means, _ = running_mean(x, torch.zeros(BATCH, 1, SIZE), torch.zeros(BATCH, dtype=torch.int64))
+    means[:, step].sum().backward()
+    assert x.grad is not None
+    assert (x.grad[:, : step + 1] > 0).all()
+    assert (x.grad[:, step + 1 :] == 0).all()

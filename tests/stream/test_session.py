@@ -14,9 +14,10 @@ from extractors.contract import FeatureRows
 from extractors.face import CONTRACT as FACE
 from extractors.text import WIDTH
 from extractors.vad import VoiceChunk
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
 from stream.channel import Channel
 from stream.clock import Clock, PacedClock, UnpacedClock
-from stream.engine import Engine, untrained_model
+from stream.engine import Engine
 from stream.messages import (
     AudioBlock,
     LaneUpdate,
@@ -100,8 +101,9 @@ def recording(seconds: float) -> list[Packet]:
 def parts(audio: FakeAudioLane | None = None, **unavailable: str) -> Parts:
     from stream.lanes import TextLane, VisionLane
 
-    model = untrained_model(text=WIDTH, audio=pooled_width("audio"), vision=pooled_width("vision"), max_steps=20)
-    scorer = Scorer(Engine(model, torch.device("cpu")), LastWordEmbedder(), hop_ns=HOP, smooth_tau_s=2.0)  # type: ignore[arg-type]
+    shape = CausalMMLatchConfig(text=WIDTH, audio=pooled_width("audio"), vision=pooled_width("vision"), max_steps=20)
+    engine = Engine(CausalMMLatch.untrained(shape), torch.device("cpu"))
+    scorer = Scorer(engine, LastWordEmbedder(), hop_ns=HOP, smooth_tau_s=2.0)  # type: ignore[arg-type]
     return Parts(
         vision=None if "vision" in unavailable else VisionLane(None),
         audio=audio or FakeAudioLane(),  # type: ignore[arg-type]

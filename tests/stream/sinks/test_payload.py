@@ -14,7 +14,7 @@ def score(sentiment: float = 0.4, **changes: object) -> Score:
     }
     values: dict[str, object] = {
         "kind": "provisional", "seq": 3650, "rev": 2, "t_start_ns": 912_500_000_000, "t_end_ns": 912_750_000_000,
-        "sentiment": sentiment, "smooth": 0.37, "lanes": lanes, "words": (), "utterance_words": 7,
+        "sentiment": sentiment, "uncertainty": 0.81236, "smooth": 0.37, "lanes": lanes, "words": (), "utterance_words": 7,
         "voiced": 0.834, "revised_from": None,
     }  # fmt: skip
     return Score(**(values | changes))  # type: ignore[arg-type]
@@ -26,7 +26,7 @@ def test_the_payload_follows_the_contract() -> None:
         "v": 1, "seq": 3650, "rev": 2, "kind": "provisional", "session": "cam0", "node": "lab-1", "model": "mmlatch@abc",
         "trained": False, "scripted": False, "t_start_s": 912.5, "t_end_s": 912.75, "t_end_unix_s": 1792231145.312,
         "sentiment": 0.4, "score_range": [-3, 3], "sentiment_smooth": 0.37, "smooth_tau_s": 2.0, "class7": 0,
-        "polarity": "positive", "uncertainty": None, "revised_from": None,
+        "polarity": "positive", "uncertainty": 0.8124, "revised_from": None,
         "modalities": {
             "text": {"status": "partial", "reason": "provisional_words", "age_ms": 1430, "words": 7, "weight": 0.41},
             "audio": {"status": "ok", "age_ms": 38, "voiced": 0.83, "weight": 0.33},
