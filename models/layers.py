@@ -98,7 +98,7 @@ class Attention(nn.Module):
             asked = torch.bmm(asked, self.keys.mT)
         if readers > 1:  # those of one memory next to each other: (N, B, readers, T, size)
             asked = asked.view(memories, readers, batch, steps, size).transpose(1, 2)
-            bias = bias.repeat(1, readers, 1)
+            bias = bias.repeat(1, readers, 1) if bias.shape[1] > 1 else bias
         flat = memory.view(memories * batch, -1, size)
         scores = torch.baddbmm(bias, asked.reshape(memories * batch, -1, size), flat.mT, alpha=size**-0.5)
         found = torch.bmm(dropout(scores.softmax(-1), self.dropout, self.training), flat)

@@ -39,16 +39,15 @@ class CrossModalFusion(nn.Module):
     def forward(self, high: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
         """High-level sequences (3, B, T, P) and what may be attended to of them (3, B, S, P) to (B, T, 7 P).
 
-        `bias` is for one memory, (B, …), as in `Attention`. The order is that of the reference: text, audio, vision, their pairs,
-        text by pair.
+        `bias` is that of the three memories, (3 B, T or 1, S), as in `Attention`. The order is that of the reference: text,
+        audio, vision, their pairs, text by pair.
         """
         asking = _others(high)
         text_audio, text_vision, audio_text, audio_vision, vision_text, vision_audio = (
-            self.pairs(asking, memory, bias.repeat(3, 1, 1))
-            + asking  # the one who asks is added: the reference's crossed residual
+            self.pairs(asking, memory, bias) + asking  # the one who asks is added: the reference's crossed residual
         ).unbind()
         ta, tv, va = text_audio + audio_text, text_vision + vision_text, audio_vision + vision_audio
-        tav = self.text(va[None], memory[:1], bias)[0]
+        tav = self.text(va[None], memory[:1], bias[: va.shape[0]])[0]
         return torch.cat([*high.unbind(), ta, tv, va, tav], -1)
 
 
@@ -201,7 +200,7 @@ class CausalMMLatch(Pretrained):
         masks = [self._half_drop(x).sigmoid().unflatten(0, (-1, 2)).mean(1) for x in opened]
         high = encode("second", [lane * self._drop(mask) for lane, mask in zip(lanes, masks, strict=True)])
 
-        crossed = self.cross_modal(high, context.append("high", high), context.bias)  # (B, T, 7 P)
+        crossed = self.cross_modal(high, context.append("high", high), bias)  # (B, T, 7 P)
         fused = self._half_drop(run("fusion", self.fusion, crossed[None]))  # (1, B, T, P)
         attended = self.fusion_attention(fused, context.append("fusion", fused), context.bias)[0]
         pooled, sums = running_mean(attended, state.recurrent["mean"][0], state.length)
@@ -321,7 +320,8 @@ class MMLatch(Pretrained):
         if self.config.ignore_lengths:
             lengths = torch.full_like(lengths, size)
         real = torch.arange(size, device=lengths.device) < lengths[:, None]  # (B, L)
-        bias = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)[:, None]  # (B, 1, L)
+        # Of three memories, (3 B, 1, L).
+        bias = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)[:, None].repeat(3, 1, 1)
         on_cpu = lengths.cpu()  # as packing asks
 
         def over_time(lstm: nn.Module, x: Tensor) -> Tensor:
@@ -334,7 +334,7 @@ class MMLatch(Pretrained):
             encoded = torch.stack([over_time(lstm, x) for lstm, x in zip(self.encoders, inputs, strict=True)])
             forward, backward = dropout(encoded, drop, self.training).chunk(2, -1)
             merged = forward + backward
-            return self.encoder_attention(merged, merged, bias.repeat(3, 1, 1))
+            return self.encoder_attention(merged, merged, bias)
 
         high = encode(inputs)
         masks: list[Tensor] = []
@@ -345,7 +345,7 @@ class MMLatch(Pretrained):
             high = encode([x * dropout(mask, drop, always) for x, mask in zip(inputs, masks, strict=True)])
         crossed = self.cross_modal(high, high, bias)  # (B, L, 7 P)
         fused = dropout(over_time(self.fusion, crossed), drop / 2, self.training)[None]  # (1, B, L, 2 P)
-        attended = self.fusion_attention(fused, fused, bias)[0] * real[..., None]
+        attended = self.fusion_attention(fused, fused, bias[: len(real)])[0] * real[..., None]
         return self.head(attended.sum(1))[:, 0], dict(zip(MODALITIES, masks, strict=False))
 
     def _open(self, mask: nn.Module, high: Tensor) -> Tensor:
