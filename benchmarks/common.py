@@ -53,7 +53,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def options(description: str | None) -> argparse.Namespace:
-    """Read the command line of a benchmark on corpora: `data`, their folder, and `json`, where to write the figures, or None."""
+    """Read the command line of a benchmark on corpora: `data`, their folder; `json`, where to write the figures, or None."""
     found = parser(description)
     found.add_argument(
         "--data",

@@ -3,10 +3,10 @@
     python -m benchmarks.engine [--compile] [--plot FILE.svg] [--json FILE]
 
 The causal model in its default shape, at the live features' widths, with weights drawn at random; CPU figures on one thread. A
-window is timed from host to host: inputs given as arrays, estimates got as arrays. At each tick a window is settled; with a tail, a
-new one comes in at its end, and of those between either nothing has changed or everything has (a word was recognised at the very
-beginning). Times are medians; a line's baseline is named in it, and the ratio is value by baseline. On a machine with an NVIDIA GPU
-its figures follow. Only torch, numpy and safetensors are needed, and matplotlib for the plot.
+window is timed from host to host: inputs given as arrays, estimates got as arrays. At each tick a window is settled; with a
+tail, a new one comes in at its end, and of those between either nothing has changed or everything has (as if a word was
+recognised at the very beginning). Times are medians; a line's baseline is named in it, and the ratio is value by baseline. On a
+machine with an NVIDIA GPU its figures follow. Only torch, numpy and safetensors are needed, and matplotlib for the plot.
 """
 
 import platform
@@ -150,46 +150,61 @@ def choices(*, compile_too: bool) -> list[Figure]:
             ("hidden 100 and masks over the features", {"hidden": 100, "masking": "features"}),
         )
     ]
-    side_by_side, apart = CausalLSTM(6, 64, 64), [nn.LSTM(64, 64, batch_first=True) for _ in range(6)]
-    for batch, length in ((1, 1), (32, 1), (64, 40)):
-        x, zero = torch.randn(6, batch, length, 64), torch.zeros(6, batch, 64)
-        figures.append(
-            Figure.against(
-                median(lambda: side_by_side(x, zero, zero), 100),
-                f"six LSTMs as six torch.nn.LSTM, B {batch}, T {length}; baseline: side by side",
-                median(lambda: [lstm(each) for lstm, each in zip(apart, x, strict=True)], 100),
-                "ms",
-            )
-        )
-    attention = Attention(3, 64, dropout=0.0, keys=False).eval()
-    for batch in (1, 32):
-        queries, memory, bias = torch.randn(3, batch, 1, 64), torch.randn(3, batch, 144, 64), torch.zeros(batch, 1, 144)
-
-        def library() -> torch.Tensor:
-            asked = torch.bmm(queries.flatten(1, 2), attention.queries).view_as(queries)
-            found = scaled_dot_product_attention(asked, memory, memory, bias)
-            return torch.bmm(found.flatten(1, 2), attention.values)
-
-        figures.append(
-            Figure.against(
-                median(lambda: attention(queries, memory, bias)),
-                f"three attentions by torch's scaled_dot_product_attention, B {batch}; baseline: written out",
-                median(library),
-                "ms",
-            )
-        )
+    figures += [lstms(batch, length) for batch, length in ((1, 1), (32, 1), (64, 40))]
+    figures += [attentions(batch) for batch in (1, 32)]
     for batch in (1, 32) if compile_too else ():
-        state = default.initial_state(batch, capacity=152, in_place=True)
-        windows = {m: torch.randn(batch, 1, size + FLAGS) for m, size in SIZES.items()}
-        eager = median(lambda: default(windows, state)[0])
-        compiled = torch.compile(default, dynamic=False)
-        start = time.perf_counter()
-        with torch.inference_mode():
-            compiled(windows, state)
-        figures.append(Figure(f"torch.compile's first call, B {batch}", time.perf_counter() - start, "s"))
-        name = f"one window by torch.compile, B {batch}; baseline: as shipped"
-        figures.append(Figure.against(eager, name, median(lambda: compiled(windows, state)[0]), "ms"))
+        figures += compiled(default, batch)
     return figures
+
+
+def lstms(batch: int, length: int) -> Figure:
+    """Six LSTMs as they are, against PyTorch's, one after the other."""
+    side_by_side, apart = CausalLSTM(6, 64, 64), [nn.LSTM(64, 64, batch_first=True) for _ in range(6)]
+    x, zero = torch.randn(6, batch, length, 64), torch.zeros(6, batch, 64)
+    return Figure.against(
+        median(lambda: side_by_side(x, zero, zero), 100),
+        f"six LSTMs as six torch.nn.LSTM, B {batch}, T {length}; baseline: side by side",
+        median(lambda: [lstm(each) for lstm, each in zip(apart, x, strict=True)], 100),
+        "ms",
+    )
+
+
+def attentions(batch: int) -> Figure:
+    """Three attentions as they are, against PyTorch's own."""
+    attention = Attention(3, 64, dropout=0.0, keys=False).eval()
+    queries, memory, bias = torch.randn(3, batch, 1, 64), torch.randn(3, batch, 144, 64), torch.zeros(3 * batch, 1, 144)
+
+    def library() -> torch.Tensor:
+        asked = torch.bmm(queries.flatten(1, 2), attention.queries).view_as(queries)
+        found = scaled_dot_product_attention(asked, memory, memory, bias.unflatten(0, (3, batch)))
+        return torch.bmm(found.flatten(1, 2), attention.values)
+
+    return Figure.against(
+        median(lambda: attention(queries, memory, bias)),
+        f"three attentions by torch's scaled_dot_product_attention, B {batch}; baseline: written out",
+        median(library),
+        "ms",
+    )
+
+
+def compiled(network: CausalMMLatch, batch: int) -> list[Figure]:
+    """One window by torch.compile."""
+    state = network.initial_state(batch, capacity=152, in_place=True)
+    windows = {m: torch.randn(batch, 1, size + FLAGS) for m, size in SIZES.items()}
+    eager = median(lambda: network(windows, state)[0])
+    faster = torch.compile(network, dynamic=False)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        faster(windows, state)
+    return [
+        Figure(f"torch.compile's first call, B {batch}", time.perf_counter() - start, "s"),
+        Figure.against(
+            eager,
+            f"one window by torch.compile, B {batch}; baseline: as shipped",
+            median(lambda: faster(windows, state)[0]),
+            "ms",
+        ),
+    ]
 
 
 def gpu() -> list[Figure]:

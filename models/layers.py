@@ -123,6 +123,7 @@ class Context:
 
     Attributes:
         bias: For one memory, (B, T, capacity): 0 for the utterance so far, at most `max_steps` entries, and -inf for all else.
+        count: How many windows the utterance has with each step, (B, T).
         history: The histories after the call, as far as they have been appended to.
     """
 
@@ -136,6 +137,7 @@ class Context:
         if steps > 1:
             position, length = position + places[:steps], length + places[:steps]  # (B, T)
         age = (position[..., None] - places) % capacity  # (B, T, capacity), 0 for the step itself
+        self.count = length + 1
         oldest = length.clamp(max=max_steps - 1)[..., None]
         self.bias = torch.where(age > oldest, -torch.inf, 0.0)
         self._index = (position % capacity)[None, :, :, None]
@@ -148,17 +150,16 @@ class Context:
         return self.history[name]
 
 
-def running_mean(x: Tensor, sums: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+def running_mean(x: Tensor, sums: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """The mean over all steps so far.
 
     Args:
         x: (B, T, size).
         sums: (B, N, size), over the utterance up to each of the last N steps.
-        length: How many steps these were, (B,).
+        count: How many steps the utterance has with each of the T, (B, T).
 
     Returns:
         The means, (B, T, size), and the sums with N = T.
     """
     after = sums[:, -1:] + x.cumsum(1)
-    count = length[:, None] + torch.arange(1, x.shape[1] + 1, device=x.device)  # (B, T)
     return after / count[..., None], after

@@ -203,7 +203,7 @@ class CausalMMLatch(Pretrained):
         crossed = self.cross_modal(high, context.append("high", high), bias)  # (B, T, 7 P)
         fused = self._half_drop(run("fusion", self.fusion, crossed[None]))  # (1, B, T, P)
         attended = self.fusion_attention(fused, context.append("fusion", fused), context.bias)[0]
-        pooled, sums = running_mean(attended, state.recurrent["mean"][0], state.length)
+        pooled, sums = running_mean(attended, state.recurrent["mean"][0], context.count)
         sentiment, uncertainty = self.head(pooled).unbind(-1)  # (B, T) each
         weights = torch.cat([group.mean(-1) for group in masks]).movedim(0, -1)  # (B, T, 3)
         lane_masks = dict(zip(MODALITIES, (lane for group in masks for lane in group.unbind()), strict=True))

@@ -38,7 +38,7 @@ class Steps:
     restart: Bools
     inputs: Floats
 
-    def of(self, chosen: Ints) -> "Steps":
+    def of(self, chosen: Ints | slice) -> "Steps":
         """Those of some of the slots."""
         return Steps(self.seq[chosen], self.count[chosen], self.restart[chosen], self.inputs[chosen])
 
@@ -157,6 +157,9 @@ class Bucket:
         restart[:, 0] |= fresh
         self._restart[cells[there]] = restart[there]
         self._inputs[cells[there]] = steps.inputs[there]
+        if not restart[:, 1:].any():
+            self._run(rows, steps.seq, steps.count)
+            return self._outputs[cells]
         # A call can start a state anew only at its first window, so each round goes up to the next restart.
         done = np.zeros_like(steps.count)
         while (left := np.flatnonzero(done < steps.count)).size:

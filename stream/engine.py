@@ -49,6 +49,10 @@ class Estimates(NamedTuple):
     masks: Floats
 
 
+# Some of a call's slots (by their numbers among them), the bucket that they are in, and their rows there.
+_Share = tuple[Ints | slice, Bucket, Ints]
+
+
 class Engine:
     """Runs sessions on one model. All calls must come from one thread, which owns the device.
 
@@ -133,9 +137,9 @@ class Engine:
             ValueError: A slot is closed or stands there twice, or windows do not follow, are too many or of the wrong shape.
         """
         indices = self._indices(slots)
-        places = self._by_bucket(indices)
-        self._check(len(indices), places, steps)
-        return _gathered([(chosen, bucket.extend(rows, steps.of(chosen))) for chosen, bucket, rows in places])
+        shares = self._by_bucket(indices)
+        self._check(len(indices), shares, steps)
+        return _gathered(len(indices), [(chosen, bucket.extend(rows, steps.of(chosen))) for chosen, bucket, rows in shares])
 
     @torch.inference_mode()
     def settle(self, slots: Sequence[Slot] | Ints) -> Estimates:
@@ -147,10 +151,11 @@ class Engine:
         Raises:
             ValueError: A slot is closed or stands there twice, or its tail is empty.
         """
-        places = self._by_bucket(self._indices(slots))
-        if not all(bucket.tail[rows].all() for _, bucket, rows in places):
+        indices = self._indices(slots)
+        shares = self._by_bucket(indices)
+        if not all(bucket.tail[rows].all() for _, bucket, rows in shares):
             raise ValueError("slots: there is one with nothing to settle; extend its tail first")
-        return _gathered([(chosen, bucket.settle(rows)) for chosen, bucket, rows in places])
+        return _gathered(len(indices), [(chosen, bucket.settle(rows)) for chosen, bucket, rows in shares])
 
     def _indices(self, slots: Sequence[Slot] | Ints) -> Ints:
         indices, generations = np.asarray(slots, np.int64).reshape(-1, 2).T
@@ -160,13 +165,15 @@ class Engine:
             raise ValueError("slots: there is one twice; give each once")
         return indices
 
-    def _by_bucket(self, indices: Ints) -> list[tuple[Ints, Bucket, Ints]]:
-        """For each bucket concerned which of the slots are in it, the bucket, and their rows."""
+    def _by_bucket(self, indices: Ints) -> list[_Share]:
+        """What of the slots is in each bucket concerned."""
+        if len(self._buckets) == 1:
+            return [(slice(None), self._buckets[0], indices)]
         numbers, rows = np.divmod(indices, self._size)
         chosen = [np.flatnonzero(numbers == number) for number in range(len(self._buckets))]
         return [(which, bucket, rows[which]) for which, bucket in zip(chosen, self._buckets, strict=True) if which.size]
 
-    def _check(self, slots: int, places: list[tuple[Ints, Bucket, Ints]], steps: Steps) -> None:
+    def _check(self, slots: int, shares: list[_Share], steps: Steps) -> None:
         """Nothing is touched if anything is wrong."""
         length, width = steps.restart.shape[-1], self._buckets[0].width
         expected = {"seq": (slots,), "count": (slots,), "restart": (slots, length), "inputs": (slots, length, width)}
@@ -181,16 +188,14 @@ class Engine:
             )
         if not np.isfinite(steps.inputs).all():
             raise ValueError("steps.inputs: NaN or infinity; give 0 and flag what is unknown")
-        for chosen, bucket, rows in places:
+        for chosen, bucket, rows in shares:
             started = bucket.started[rows]
             ahead = np.where(started, steps.seq[chosen] - bucket.settled[rows], 1)  # 1 for the window after the settled ones
             wrong = (ahead < 1) | (ahead > bucket.tail[rows] + 1)
             if wrong.any():
-                first, row = chosen[wrong][0], rows[wrong][0]
-                low = bucket.settled[row] + 1
-                raise ValueError(
-                    f"steps.seq: {steps.seq[first]}, expected {low} to {low + bucket.tail[row]}; windows follow each other"
-                )
+                row, low = rows[wrong][0], bucket.settled[rows[wrong][0]] + 1
+                found = steps.seq[chosen][wrong][0]
+                raise ValueError(f"steps.seq: {found}, expected {low} to {low + bucket.tail[row]}; windows follow each other")
             longest = (ahead + steps.count[chosen] - 1).max()
             if longest > self.tail:
                 raise ValueError(f"steps: a tail of {longest} windows, and the engine keeps {self.tail}; make it with more")
@@ -204,9 +209,9 @@ class Engine:
             ) from error
 
 
-def _gathered(parts: list[tuple[Ints, Floats]]) -> Estimates:
+def _gathered(slots: int, parts: list[tuple[Ints | slice, Floats]]) -> Estimates:
     """The buckets' outputs in the order of the slots."""
-    outputs = np.empty((sum(len(chosen) for chosen, _ in parts), *parts[0][1].shape[1:]), np.float32)
+    outputs = np.empty((slots, *parts[0][1].shape[1:]), np.float32)
     for chosen, found in parts:
         outputs[chosen] = found
     end = 2 + len(MODALITIES)

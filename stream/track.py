@@ -49,6 +49,7 @@ class Track:
     def __init__(self, engine: Engine) -> None:
         """Take a slot and stand before the first window."""
         self._engine, self._slot = engine, engine.open()
+        self._slots = np.array([self._slot])
         self._tail: list[tuple[Step, Estimate]] = []
 
     def close(self) -> None:
@@ -60,7 +61,7 @@ class Track:
         if not self._tail or not self._tail[0][0].same(step):
             self._tail = self._run([step])
         del self._tail[0]
-        return _estimates(self._engine.settle([self._slot]))[0]
+        return _estimates(self._engine.settle(self._slots))[0]
 
     def speculate(self, steps: Sequence[Step]) -> list[Estimate]:
         """Estimates of the windows after the settled ones, at most `Engine.tail` of them; finals do not depend on it."""
@@ -80,7 +81,7 @@ class Track:
             restart=np.array([[step.restart for step in steps]]),
             inputs=np.stack([step.inputs for step in steps])[None],
         )
-        return list(zip(steps, _estimates(self._engine.extend([self._slot], given)), strict=True))
+        return list(zip(steps, _estimates(self._engine.extend(self._slots, given)), strict=True))
 
 
 def _estimates(found: Estimates) -> list[Estimate]:

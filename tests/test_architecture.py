@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -23,6 +24,43 @@ FLOORS = [
     {"sources", "sinks", "parts", "session"},
     {"live"},
 ]
+# What runs on a machine that has torch, numpy and safetensors, and models/ besides.
+CORE = {"stream.engine", "stream.bucket", "stream.errors"}
+ENGINE_ALONE = """
+import sys
+
+TORCH = "torch torchgen functorch typing_extensions filelock sympy mpmath networkx jinja2 markupsafe fsspec triton"
+FREE = {"stream", "models", "numpy", "safetensors", *TORCH.split(), *sys.stdlib_module_names}
+
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in FREE:
+            raise ModuleNotFoundError(f"{name} is refused", name=name)
+
+
+sys.meta_path.insert(0, Refuse())
+try:
+    import yaml
+except ModuleNotFoundError:
+    pass
+else:
+    sys.exit("nothing is refused")
+
+import models.checkpoint
+import models.mmlatch
+import numpy as np
+import stream.engine
+import torch
+from stream.bucket import Steps
+
+config = models.mmlatch.CausalMMLatchConfig(text=4, audio=3, vision=2, hidden=8, max_steps=4)
+engine = stream.engine.Engine(models.mmlatch.CausalMMLatch.untrained(config), torch.device("cpu"))
+slots = [engine.open()]
+engine.extend(slots, Steps(np.array([0]), np.array([1]), np.array([[True]]), np.ones((1, 1, 15), np.float32)))
+assert abs(engine.settle(slots).sentiment[0]) <= 3
+print(*(name for name in sys.modules if name.partition(".")[0] == "stream"))
+"""
 
 
 def imports(package: str) -> list[tuple[str, str]]:
@@ -42,9 +80,20 @@ def test_arrows_between_packages_point_one_way(package: str) -> None:
     assert [(name, target) for name, target in ours if target.split(".")[0] not in MAY_USE[package]] == []
 
 
-def test_models_know_torch_alone() -> None:
-    allowed = {"models", "torch", "numpy", "safetensors", "collections", "dataclasses", "typing"}
-    assert {target.split(".")[0] for _, target in imports("models")} <= allowed
+def test_models_and_the_engine_know_torch_numpy_and_safetensors_alone() -> None:
+    core = [(name, target) for package in ("models", "stream") for name, target in imports(package)]
+    core = [(name, target) for name, target in core if name.startswith("models.") or name in CORE]
+    allowed = {"models", "torch", "numpy", "safetensors", *sys.stdlib_module_names}
+    others = {(name, target) for name, target in core if target.split(".")[0] not in allowed and target not in CORE}
+    assert {(name, target.split(".")[0]) for name, target in others} <= {("models.hub", "huggingface_hub")}
+    for node in ast.parse((ROOT / "models" / "hub.py").read_text(encoding="utf-8")).body:
+        assert isinstance(node, ast.FunctionDef) or "huggingface_hub" not in ast.unparse(node)
+
+
+def test_the_engine_runs_where_there_is_nothing_else() -> None:
+    found = subprocess.run([sys.executable, "-c", ENGINE_ALONE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert set(found.stdout.split()) == {"stream", *CORE}
 
 
 def test_extractors_know_nothing_of_tasks() -> None:

@@ -106,13 +106,15 @@ def some_attention(count: int = COUNT, *, keys: bool = True, dropout: float = 0.
     return Attention(count, SIZE, dropout=dropout, keys=keys).to(device).eval()
 
 
-def by_formula(block: Attention, queries: Tensor, memory: Tensor, bias: Tensor | float = 0.0) -> Tensor:
-    """softmax(Q K^T / sqrt(d)) V, one attention at a time."""
+def by_formula(block: Attention, queries: Tensor, memory: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(Q K^T / sqrt(d) + bias) V, one attention at a time."""
     found = []
+    biases = torch.zeros(len(memory)) if bias is None else bias.chunk(len(memory))
     for index, asking in enumerate(queries):
-        read = memory[index * len(memory) // len(queries)]
+        which = index * len(memory) // len(queries)
+        read = memory[which]
         keys = read if block.keys is None else read @ block.keys[index]
-        weights = (asking @ block.queries[index] @ keys.mT / SIZE**0.5 + bias).softmax(-1)
+        weights = (asking @ block.queries[index] @ keys.mT / SIZE**0.5 + biases[which]).softmax(-1)
         found.append(weights @ (read @ block.values[index]))
     return torch.stack(found)
 
@@ -123,7 +125,7 @@ def by_formula(block: Attention, queries: Tensor, memory: Tensor, bias: Tensor |
 def test_attention_is_that_of_the_formula(count: int, memories: int, keys: bool, per_step: bool, device: str) -> None:
     block = some_attention(count, keys=keys, device=device)
     queries, memory = randn(count, BATCH, STEPS, SIZE, device=device), randn(memories, BATCH, 9, SIZE, seed=2, device=device)
-    bias = randn(BATCH, STEPS if per_step else 1, 9, seed=3, device=device)
+    bias = randn(memories * BATCH, STEPS if per_step else 1, 9, seed=3, device=device)
     bias = bias.masked_fill(bias > 0.5, -torch.inf)
     assert_close(block(queries, memory, bias), by_formula(block, queries, memory, bias), rtol=1e-5, atol=1e-5)
 
@@ -132,13 +134,13 @@ def test_attention_without_keys_is_attention_by_the_product_of_both_maps() -> No
     full, short = some_attention(6), some_attention(6, keys=False)
     assert full.keys is not None
     short.load_state_dict({"queries": full.queries @ full.keys.mT, "values": full.values})
-    inputs = randn(6, BATCH, STEPS, SIZE), randn(3, BATCH, 9, SIZE, seed=2), torch.zeros(BATCH, 1, 9)
+    inputs = randn(6, BATCH, STEPS, SIZE), randn(3, BATCH, 9, SIZE, seed=2), torch.zeros(3 * BATCH, 1, 9)
     assert_close(short(*inputs), full(*inputs), rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_query_may_not_look_at_does_not_matter() -> None:
     block, queries, memory = some_attention(), randn(COUNT, BATCH, STEPS, SIZE), randn(COUNT, BATCH, 9, SIZE, seed=2)
-    bias = torch.zeros(BATCH, 1, 9)
+    bias = torch.zeros(COUNT * BATCH, 1, 9)
     bias[..., 4:] = -torch.inf
     assert_close(block(queries, memory, bias), by_formula(block, queries, memory[:, :, :4]), rtol=1e-5, atol=1e-6)
     assert torch.equal(block(queries, memory.index_fill(2, torch.arange(4, 9), 1e6), bias), block(queries, memory, bias))
@@ -185,7 +187,7 @@ def attend(block: Attention, x: Tensor, before: State) -> tuple[Tensor, State]:
     """Each step of x attends to the steps so far."""
     steps = x.shape[2]
     context = Context(before, steps, max_steps=LOOK_BACK)
-    found = block(x, context.append("x", x), context.bias)
+    found = block(x, context.append("x", x), context.bias.repeat(len(x), 1, 1))
     after = replace(before, history=context.history, position=before.position + steps, length=before.length + steps)
     return found, after
 
@@ -202,7 +204,9 @@ def test_a_step_looks_at_itself_and_the_steps_of_its_utterance(
     slots: list[Slot], look_back: int, steps: int, more: int
 ) -> None:
     capacity = look_back + steps - 1 + more
-    bias = Context(at(slots, capacity), steps, max_steps=look_back).bias
+    context = Context(at(slots, capacity), steps, max_steps=look_back)
+    assert context.count.tolist() == [[length + step for step in range(1, steps + 1)] for _, length in slots]
+    bias = context.bias
     assert bias.shape == (len(slots), steps, capacity)
     assert set(bias.unique().tolist()) <= {0.0, -torch.inf}
     for (position, length), rows in zip(slots, bias, strict=True):
@@ -256,17 +260,17 @@ def test_the_ring_wraps(chunks: list[tuple[int, bool, bool]], in_place: bool) ->
 
 
 def test_the_running_mean_is_over_all_steps_so_far() -> None:
-    x = randn(BATCH, STEPS, SIZE)
-    first, sums = running_mean(x[:, :3], torch.zeros(BATCH, 1, SIZE), torch.zeros(BATCH, dtype=torch.int64))
-    rest, after = running_mean(x[:, 3:], sums, torch.full((BATCH,), 3))
+    x, counts = randn(BATCH, STEPS, SIZE), torch.arange(1, STEPS + 1).expand(BATCH, STEPS)
+    first, sums = running_mean(x[:, :3], torch.zeros(BATCH, 1, SIZE), counts[:, :3])
+    rest, after = running_mean(x[:, 3:], sums, counts[:, 3:])
     expected = torch.stack([x[:, : step + 1].mean(1) for step in range(STEPS)], 1)
     assert_close(torch.cat([first, rest], 1), expected, rtol=1e-5, atol=1e-6)
-    assert_close(torch.cat([sums, after], 1), expected * torch.arange(1, STEPS + 1)[:, None], rtol=1e-5, atol=1e-5)
+    assert_close(torch.cat([sums, after], 1), expected * counts[..., None], rtol=1e-5, atol=1e-5)
 
 
 def test_slots_have_running_means_of_their_own() -> None:
     x, before = randn(2, 2, SIZE), randn(2, 1, SIZE, seed=2)
-    means, _ = running_mean(x, before, torch.tensor([9, 1]))
+    means, _ = running_mean(x, before, torch.tensor([[10, 11], [2, 3]]))
     for row, count in enumerate((10, 2)):
         assert_close(means[row, 0], (before[row, 0] + x[row, 0]) / count)
         assert_close(means[row, 1], (before[row, 0] + x[row].sum(0)) / (count + 1))
@@ -275,7 +279,7 @@ def test_slots_have_running_means_of_their_own() -> None:
 @pytest.mark.parametrize("step", [0, 3, STEPS - 1])
 def test_a_running_mean_depends_on_the_past_alone(step: int) -> None:
     x = randn(BATCH, STEPS, SIZE).requires_grad_()
-    means, _ = running_mean(x, torch.zeros(BATCH, 1, SIZE), torch.zeros(BATCH, dtype=torch.int64))
+    means, _ = running_mean(x, torch.zeros(BATCH, 1, SIZE), torch.arange(1, STEPS + 1).expand(BATCH, STEPS))
     means[:, step].sum().backward()
     assert x.grad is not None
     assert (x.grad[:, : step + 1] > 0).all()

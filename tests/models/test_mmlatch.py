@@ -41,12 +41,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-def made(masking: str = "projection", *, device: str = "cpu", **config: Any) -> CausalMMLatch:
-    shape = CausalMMLatchConfig(**SIZES, **{"hidden": HIDDEN, "max_steps": LOOK_BACK, "masking": masking} | config)
-    return CausalMMLatch.untrained(shape, seed=1).to(device)
+def made(masking: Any = "projection", *, device: str = "cpu") -> CausalMMLatch:
+    config = CausalMMLatchConfig(**SIZES, hidden=HIDDEN, max_steps=LOOK_BACK, masking=masking)
+    return CausalMMLatch.untrained(config, seed=1).to(device)
 
 
-def published(feedback: str = "sequence", *, device: str = "cpu", **config: Any) -> MMLatch:
+def published(feedback: Any = "sequence", *, device: str = "cpu", **config: Any) -> MMLatch:
     return MMLatch.untrained(MMLatchConfig(**SIZES, hidden=HIDDEN, feedback=feedback, **config), seed=1).to(device)
 
 

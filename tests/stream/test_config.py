@@ -69,3 +69,28 @@ def test_windows_of_an_utterance_round_so_that_the_gap_is_never_shorter() -> Non
     assert load(None, ("windows.hop_ms=300",)).windows.gap_windows == 4
     assert load().windows.gap_windows == 4
     assert load().windows.max_windows == 120
+
+
+def test_a_model_is_none_or_a_location(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {checkpoint: owner/name@v1, cuda_graphs: false}\n")
+    assert (load().model.checkpoint, load().model.cuda_graphs) == (None, True)
+    assert (load(path).model.checkpoint, load(path).model.cuda_graphs) == ("owner/name@v1", False)
+    assert load(path, ("model.checkpoint=null",)).model.checkpoint is None
+    assert load(path, ("model.checkpoint=a/b ü",)).model.checkpoint == "a/b ü"
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("model.checkpoint=''", "model.checkpoint: string should have at least 1 character"),
+        ("model.checkpoint=3", "model.checkpoint: input should be a valid string, got 3"),
+        ("model.cuda_graphs=sometimes", "model.cuda_graphs: input should be a valid boolean"),
+        ("model.weights=a", "model.weights: unknown key, expected one of checkpoint, cuda_graphs"),
+    ],
+)
+def test_a_wrong_model_is_told(override: str, part: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(None, (override,))
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)

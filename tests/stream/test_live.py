@@ -6,13 +6,23 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
+import torch
 
-from stream.live import main
+from extractors.text import WIDTH
+from models.checkpoint import Card
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
+from stream import parts
+from stream.config import Config, ModelConfig, WindowsConfig
+from stream.errors import UsageError
+from stream.live import main, open_source
+from stream.messages import SessionInfo
+from stream.windows import contracts, pooled_width
 from tests.conftest import ROOT
 
 
@@ -74,6 +84,125 @@ def test_the_console_shows_the_demo(live: Any) -> None:
     assert run.code == 0
     for part in ("scripted demo", "82 finals", "untrained", "best present of the year"):
         assert part in run.out
+
+
+# --- a checkpoint
+
+
+Checkpoint = Callable[..., Path]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    def make(
+        *, name: str = "fitted", hop_ms: int = 250, data: tuple[str, ...] = ("test",), cut: int = 0, **changed: Any
+    ) -> Path:
+        shape = {"text": WIDTH, "audio": pooled_width("audio"), "vision": pooled_width("vision"), "hidden": 8, "max_steps": 120}
+        fed = contracts(hop_ms * 1_000_000) | changed.pop("contracts", {})
+        model = CausalMMLatch.untrained(CausalMMLatchConfig(**(shape | changed)), seed=1)
+        model.card = Card(fed, data)
+        model.save_pretrained(tmp_path / name)
+        if cut:
+            os.truncate(tmp_path / name / "model.safetensors", cut)
+        return tmp_path / name
+
+    return make
+
+
+def loaded(location: Path | str, **windows: Any) -> SessionInfo:
+    """What a session with that checkpoint says of itself."""
+    config = Config(model=ModelConfig(checkpoint=str(location)), windows=WindowsConfig(**windows))
+    source = open_source("demo")
+    found = parts.load(config, source, torch.device("cpu"))
+    found.close()
+    source.close()
+    return found.info
+
+
+def test_a_checkpoint_scores_the_demo(
+    live: Any, checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = checkpoint()
+    (tmp_path / "mine.yaml").write_text(f"model: {{checkpoint: {folder}}}\n")
+    one = live("--source", "demo", *FAST, "--set", "model.checkpoint=elsewhere", "--model", folder)
+    two = live("--source", "demo", *FAST, "--config", tmp_path / "mine.yaml")
+    assert one.code == two.code == 0
+    assert one.out == two.out
+    assert len(one.finals) == 82
+    digest = CausalMMLatch.from_pretrained(folder).digest()
+    assert {(score["model"], score["trained"]) for score in one.finals} == {(f"fitted@{digest}", True)}
+    assert all(0 < score["uncertainty"] < 3 for score in one.finals)
+    assert "untrained" not in caplog.text
+
+
+def test_a_checkpoint_that_was_fitted_on_nothing_is_untrained(checkpoint: Checkpoint) -> None:
+    info = loaded(checkpoint(data=()))
+    assert info.model.startswith("fitted@")
+    assert not info.trained
+    assert info.notices == ("the model is untrained: its scores mean nothing yet",)
+    assert (loaded(checkpoint()).trained, loaded(checkpoint()).notices) == (True, ())
+
+
+def test_a_checkpoint_serves_utterances_that_are_no_longer_than_it_looks_back(checkpoint: Checkpoint) -> None:
+    folder = checkpoint(max_steps=80, hop_ms=200)
+    assert loaded(folder, hop_ms=200, max_utterance_s=16.0).trained
+    with pytest.raises(UsageError, match=r"over 80 windows.*max_utterance_s asks for 81; set it to 16 or less"):
+        loaded(folder, hop_ms=200, max_utterance_s=16.2)
+
+
+UNFIT: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
+    "windows": ({"hop_ms": 100}, (), "windows is mean+std/250000000ns here and mean+std/100000000ns there"),
+    "hop": ({}, ("--set", "windows.hop_ms=500"), "windows is mean+std/500000000ns here and mean+std/250000000ns there"),
+    "features": ({"contracts": {"audio": "audio.0@0000000000000000"}}, (), " here and audio.0@0000000000000000 there"),
+    "steps": (
+        {"max_steps": 80},
+        (),
+        "looks back over 80 windows, and windows.max_utterance_s asks for 120; set it to 20 or less",
+    ),
+    "none": ({}, ("--model", "no/such/folder"), "--model no/such/folder: there is no such folder"),
+    "damaged": ({"cut": 5000}, (), "model.safetensors: cut short or damaged"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT, ids=str)
+def test_a_checkpoint_that_does_not_fit_is_one_line(
+    case: str, live: Any, checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    options, arguments, part = UNFIT[case]
+    run = live("--source", "demo", "--format", "jsonl", "--model", checkpoint(**options), *arguments)
+    assert (run.code, run.out, len(caplog.records)) == (2, "", 1)
+    assert "\n" not in caplog.records[0].getMessage()
+    assert caplog.records[0].getMessage().startswith("--model ")
+    assert part in caplog.text
+
+
+unhandled = pytest.mark.xfail(strict=True, reason="not handled yet")
+
+
+@unhandled
+def test_a_checkpoint_of_lanes_of_other_widths_is_one_line(
+    live: Any, checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = live("--source", "demo", *FAST, "--model", checkpoint(text=8))
+    assert (run.code, run.out, len(caplog.records)) == (2, "", 1)
+
+
+@unhandled
+def test_an_empty_name_is_no_checkpoint(live: Any) -> None:
+    assert live("--source", "demo", *FAST, "--model", "").code == 2
+
+
+@unhandled
+def test_a_checkpoint_may_have_any_name(live: Any, checkpoint: Checkpoint) -> None:
+    assert live("--source", "demo", *FAST, "--model", checkpoint(name="\N{GRINNING FACE}")).code == 0
+
+
+@unhandled
+def test_a_checkpoint_in_the_current_folder_has_the_folders_name(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkpoint())
+    assert loaded(".").model.startswith("fitted@")
 
 
 # --- real clips

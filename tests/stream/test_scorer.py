@@ -5,11 +5,13 @@ import torch
 
 from extractors.asr.recogniser import Word
 from extractors.text import WIDTH
-from stream.engine import Engine, untrained_model
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
+from stream.engine import Engine
 from stream.messages import LaneWindow, Window
 from stream.scorer import Scorer
 
 HOP = 250_000_000
+CONFIG = CausalMMLatchConfig(text=WIDTH, audio=2, vision=2, max_steps=12)
 
 
 class LastWordEmbedder:
@@ -28,9 +30,9 @@ def embedder() -> LastWordEmbedder:
     return LastWordEmbedder()
 
 
-def scorer(embedder: LastWordEmbedder, tau: float = 2.0) -> Scorer:
-    model = untrained_model(text=WIDTH, audio=2, vision=2, max_steps=12)
-    return Scorer(Engine(model, torch.device("cpu")), embedder, hop_ns=HOP, smooth_tau_s=tau)  # type: ignore[arg-type]
+def scorer(embedder: LastWordEmbedder, tau: float = 2.0, tail: int = 8) -> Scorer:
+    engine = Engine(CausalMMLatch.untrained(CONFIG), torch.device("cpu"), tail=tail)
+    return Scorer(engine, embedder, hop_ns=HOP, smooth_tau_s=tau)  # type: ignore[arg-type]
 
 
 def window(seq: int, *words: str, restart: bool = False, final: bool = True, vision: str = "value") -> Window:
@@ -95,3 +97,35 @@ def test_absence_and_unknown_are_different_inputs(embedder: LastWordEmbedder) ->
     absent = scorer(embedder).commit(window(0, restart=True, vision="absent"))
     unknown = scorer(embedder).commit(window(0, restart=True, vision="unknown"))
     assert absent.sentiment != unknown.sentiment
+
+
+def test_a_tail_beyond_what_the_engine_keeps_is_cut(embedder: LastWordEmbedder) -> None:
+    inputs = [window(seq, f"word{seq}", restart=seq == 0) for seq in range(6)]
+    cut, whole = scorer(embedder, tail=3), scorer(LastWordEmbedder(), tail=3)
+    assert cut.speculate(inputs[:5]) == whole.speculate(inputs[:3])
+    assert len(embedder.seen) == 3
+    assert cut.commit(inputs[0]) == whole.commit(inputs[0])
+    last = cut.speculate(inputs[1:])
+    assert (last.seq, last.rev) == (3, 0)
+    assert last.sentiment == pytest.approx(scorer(embedder).speculate(inputs[:4]).sentiment, abs=1e-5)
+
+
+def test_sentiment_uncertainty_and_weights_are_the_models(embedder: LastWordEmbedder) -> None:
+    inputs = [window(0, "so", restart=True), window(1, "good"), window(2, vision="absent")]
+    lanes = {
+        "text": np.stack([embedder.embed(("so",)), embedder.embed(("so", "good")), np.zeros(WIDTH, np.float32)]),
+        "audio": np.ones((3, 2), np.float32),
+        "vision": np.float32([[1, 1], [1, 1], [0, 0]]),
+    }
+    flags = {"text": [[1, 1], [1, 1], [1, 0]], "audio": [[1, 1]] * 3, "vision": [[1, 1], [1, 1], [1, 0]]}
+    model = CausalMMLatch.untrained(CONFIG)
+    windows = {name: torch.from_numpy(np.hstack([lanes[name], np.float32(flags[name])]))[None] for name in lanes}
+    expected, _ = model(windows, model.initial_state(1))
+    target = scorer(embedder)
+    scores = [target.speculate(inputs[:count]) for count in (1, 2, 3)] + [target.commit(each) for each in inputs]
+    for score in scores:
+        assert score.sentiment == pytest.approx(expected.sentiment[0, score.seq].item(), abs=1e-5)
+        assert score.uncertainty == pytest.approx(expected.uncertainty[0, score.seq].item(), abs=1e-5)
+        weights = [score.lanes[name].weight for name in ("text", "audio", "vision")]
+        assert weights == pytest.approx(expected.weights[0, score.seq].tolist(), abs=1e-5)
+    assert len({round(score.uncertainty, 4) for score in scores}) == 3

@@ -1,6 +1,9 @@
 """Windows: pooling, the three cases of a lane, and that settled windows do not depend on how updates arrive."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -8,9 +11,11 @@ from extractors.asr.recogniser import Word
 from extractors.audio import CONTRACT as AUDIO
 from extractors.contract import FeatureContract, FeatureRows
 from extractors.face import CONTRACT as FACE
+from extractors.text import CONTRACT as TEXT
 from extractors.vad import VoiceChunk
+from stream import windows as module
 from stream.messages import LaneEnded, LaneUpdate, RowsUpdate, VoiceUpdate, Window, WordsUpdate
-from stream.windows import Windows, pool, pooled_width
+from stream.windows import ROW_LANES, Windows, contracts, pool, pooled_width
 
 HOP = 250_000_000
 MS = 1_000_000
@@ -47,6 +52,31 @@ def test_pooling_is_mean_and_standard_deviation_of_each_column() -> None:
     assert pooled.tolist() == [2, 10, 1, 0]
     assert pooled.dtype == np.float32
     assert pool(np.array([[5, 6]], np.float32)).tolist() == [5, 6, 0, 0]
+
+
+def test_a_model_is_told_what_each_lane_and_the_windows_are() -> None:
+    assert contracts(HOP) == {
+        "text": TEXT.tag,
+        "audio": AUDIO.tag,
+        "vision": FACE.tag,
+        "windows": "mean+std/250000000ns",
+    }
+    assert {name for name, tag in contracts(HOP + 1).items() if tag != contracts(HOP)[name]} == {"windows"}
+
+
+@pytest.mark.parametrize("lane", ["text", "audio", "vision"])
+@pytest.mark.parametrize("change", [{"version": 99}, {"columns": ("x",)}, {"parameters": {}}], ids=str)
+def test_another_feature_set_is_another_contract_of_its_lane(
+    lane: str, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contracts(HOP)
+    if lane == "text":
+        monkeypatch.setattr(module, "TEXT", replace(TEXT, **change))  # type: ignore[arg-type]
+    else:
+        monkeypatch.setitem(ROW_LANES, lane, replace(ROW_LANES[lane], **change))  # type: ignore[index, misc, arg-type]
+    after = contracts(HOP)
+    assert after.keys() == before.keys()
+    assert {name for name in before if after[name] != before[name]} == {lane}
 
 
 def test_a_window_is_half_open() -> None:
