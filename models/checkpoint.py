@@ -6,9 +6,9 @@ A checkpoint is a folder, or a repository on the hub, with `model.safetensors` a
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -54,12 +54,18 @@ class Pretrained(nn.Module):
     card: Card = Card()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write `config.json` and `model.safetensors` into a folder, which is made if need be."""
+        """Write `config.json` and `model.safetensors` into a folder, which is made if need be.
+
+        Raises:
+            ValueError: The card holds NaN or infinity.
+            OSError: The folder cannot be written to.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         about = {"model_type": self.model_type, "format": FORMAT, "config": asdict(self.config), **asdict(self.card)}
+        text = json.dumps(about, indent=2, allow_nan=False) + "\n"
         save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
-        (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (folder / CONFIG).write_text(text, encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, location: Path | str, *, contracts: Mapping[str, str] | None = None) -> Self:
@@ -73,7 +79,7 @@ class Pretrained(nn.Module):
             CheckpointError: There is no such checkpoint, it is damaged or of another model, or the contracts differ.
         """
         folder = Path(location)
-        if not folder.is_dir():
+        if not str(location) or not _is_folder(folder):
             try:
                 folder = hub.fetch(str(location), (CONFIG, WEIGHTS))
             except hub.NotFetchedError as error:
@@ -81,8 +87,9 @@ class Pretrained(nn.Module):
         config, card = cls._read_config(folder / CONFIG)
         if contracts is not None:
             _check_contracts(folder, card.contracts, contracts)
-        model = cls(config)
-        model.load_state_dict(_read_weights(folder / WEIGHTS, model.state_dict()))
+        with torch.device("meta"):  # shapes without memory, and nothing drawn at random
+            model = cls(config)
+        model.load_state_dict(_read_weights(folder / WEIGHTS, model.state_dict()), assign=True)
         model.card = card
         return model.eval()
 
@@ -106,10 +113,9 @@ class Pretrained(nn.Module):
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise CheckpointError(
-                f"{path}: cannot be read ({error.strerror}); a checkpoint has {CONFIG} and {WEIGHTS}"
-            ) from error
-        except ValueError as error:
+            reason = error.strerror or error
+            raise CheckpointError(f"{path}: cannot be read ({reason}); a checkpoint has {CONFIG} and {WEIGHTS}") from error
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: not valid JSON; copy the checkpoint anew") from error
         kind = (about.get("model_type"), about.get("format")) if isinstance(about, dict) else (None, None)
         if kind != (cls.model_type, FORMAT):
@@ -117,17 +123,56 @@ class Pretrained(nn.Module):
                 f"{path}: model_type and format are {kind[0]!r}, {kind[1]!r}, expected {cls.model_type!r}, {FORMAT}; name a "
                 "checkpoint that this version wrote"
             )
-        known = {each.name for each in fields(cls.config_class)}
-        config = about.get("config")
-        if not isinstance(config, dict) or config.keys() - known:
-            unknown = ", ".join(sorted(config.keys() - known)) if isinstance(config, dict) else repr(config)
-            raise CheckpointError(f"{path}: unknown in config: {unknown}; expected {', '.join(sorted(known))}")
-        try:
-            made = cls.config_class(**config)
-            card = Card(dict(about["contracts"]), tuple(about["data"]), dict(about["metrics"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: incomplete ({error}); copy the checkpoint anew") from error
-        return made, card
+        wrong = _wrong_values(about.get("config"), get_type_hints(cls.config_class), "config")
+        wrong += _wrong_values({key: about[key] for key in _CARD if key in about}, _CARD, "the card")
+        if not wrong:
+            try:
+                config = cls.config_class(**about["config"])
+                return config, Card(about["contracts"], tuple(about["data"]), about["metrics"])
+            except ValueError as error:
+                wrong = [str(error)]
+        raise CheckpointError(f"{path}: {'; '.join(wrong)}; copy the checkpoint anew")
+
+
+# The card as JSON has it: a list where `Card` has a tuple.
+_CARD = {"contracts": dict[str, str], "data": list[str], "metrics": dict[str, float]}
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no folder can have
+        return False
+
+
+def _wrong_values(values: Any, expected: Mapping[str, Any], where: str) -> list[str]:
+    """What is unknown, missing or of another type than expected, each in a few words; no value is guessed or converted."""
+    if not isinstance(values, dict):
+        return [f"{where} is {values!r:.40}, expected an object"]
+    wrong = [
+        f"unknown in {where}: {name!r:.40}, expected {', '.join(sorted(expected))}"
+        for name in sorted(values.keys() - expected.keys())
+    ]
+    wrong += [f"{name} is missing" for name in expected if name not in values]
+    for name, kind in expected.items():
+        if name in values and not _is_a(values[name], kind):
+            wanted = " or ".join(map(repr, get_args(kind))) if get_origin(kind) is Literal else getattr(kind, "__name__", kind)
+            wrong.append(f"{name} is {values[name]!r:.40}, expected {wanted}")
+    return wrong
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of a type, as dataclasses' hints name it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in inner and isinstance(value, str)
+    if origin is list:
+        return isinstance(value, list) and all(_is_a(each, inner[0]) for each in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is_a(each, inner[1]) for each in value.values())
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
 
 
 def _check_contracts(folder: Path, trained: Mapping[str, str], served: Mapping[str, str]) -> None:
@@ -148,15 +193,18 @@ def _read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
     except OSError as error:
         others = sorted(other.name for other in path.parent.glob("*.bin"))
         also = f"; {', '.join(others)} would have to be unpickled, which is never done" if others else ""
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or 'no such file'}){also}") from error
+        reason = "a folder" if path.is_dir() else error.strerror or "no such file"
+        raise CheckpointError(f"{path}: cannot be read ({reason}); a checkpoint has {CONFIG} and {WEIGHTS}{also}") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path}: cut short or damaged ({error}); copy the checkpoint anew") from error
     wrong = [f"{name} is missing" for name in sorted(expected.keys() - weights.keys())]
-    wrong += [f"{name} is not known" for name in sorted(weights.keys() - expected.keys())]
+    wrong += [f"{name!r:.80} is not known" for name in sorted(weights.keys() - expected.keys())]
     for name in sorted(weights.keys() & expected.keys()):
-        if weights[name].shape != expected[name].shape:
-            wrong.append(f"{name} is {tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}")
-        elif not weights[name].isfinite().all():
+        found, like = weights[name], expected[name]
+        if found.shape != like.shape or found.dtype != like.dtype:
+            (dtype, shape), (dtype_here, shape_here) = ((each.dtype, tuple(each.shape)) for each in (like, found))
+            wrong.append(f"{name} is {dtype_here} {shape_here}, expected {dtype} {shape}")
+        elif not found.isfinite().all():
             wrong.append(f"{name} holds NaN or infinity")
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""

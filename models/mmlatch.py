@@ -21,6 +21,16 @@ from models.state import State
 MODALITIES = ("text", "audio", "vision")
 FLAGS = 2  # after each modality's features: known (0 or 1), presence (the share of the window with something there, 0 to 1)
 SCORE_LIMIT = 3.0
+LARGEST = 2**16  # columns, widths and windows: beyond that a configuration is a mistake
+
+
+def _check_ranges(config: Any) -> None:
+    """Raise a ValueError that names the first number of a configuration that is out of range."""
+    for name in (*MODALITIES, "hidden", "max_steps"):
+        if not 1 <= getattr(config, name, 1) <= LARGEST:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected 1 to {LARGEST}")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout is {config.dropout}, expected from 0 to below 1")
 
 
 def _others(x: Tensor) -> Tensor:
@@ -88,6 +98,9 @@ class CausalMMLatchConfig:
     max_steps: int = 120
     masking: Literal["projection", "features"] = "projection"
     dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
 
 
 class CausalMMLatch(Pretrained):
@@ -271,6 +284,9 @@ class MMLatchConfig:
     dropout: float = 0.2
     mask_dropout_in_eval: bool = False
     ignore_lengths: bool = False
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
 
 
 class MMLatch(Pretrained):

@@ -79,7 +79,7 @@ class State:
         tensors = {f"recurrent.{name}": value for name, value in self.recurrent.items()}
         tensors |= {f"history.{name}": value for name, value in self.history.items()}
         tensors |= {"position": self.position, "length": self.length, "room": torch.tensor(self.room)}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        save_file({name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}, path)
 
     @staticmethod
     def load(path: Path | str, device: torch.device | str = "cpu") -> "State":

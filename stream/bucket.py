@@ -117,8 +117,11 @@ class Bucket:
         """
         for history in self._history.values():
             history[:, row] = 0.0
+        # Zeros are the state before the first window too, which goes on from whatever cell comes before its own.
+        cells = slice(row * self._ring, (row + 1) * self._ring)
         for memory in self._memory.values():
-            memory[:, row * self._ring : (row + 1) * self._ring] = 0.0
+            memory[:, cells] = 0.0
+        self._length[cells], self._exact[cells] = 0, True
         self.settled[row] = self.tail[row] = self._free[row] = 0
         self.started[row] = False
         if state is None:
@@ -154,7 +157,6 @@ class Bucket:
         self.tail[rows] = steps.seq + steps.count - 1 - self.settled[rows]
         cells, there = self._cells(rows, steps.seq, steps.count, steps.inputs.shape[1])
         restart = steps.restart & there
-        restart[:, 0] |= fresh
         self._restart[cells[there]] = restart[there]
         self._inputs[cells[there]] = steps.inputs[there]
         if not restart[:, 1:].any():

@@ -93,7 +93,11 @@ def _run(options: argparse.Namespace) -> list[str]:
     clock = _clock(options.speed)
     short = {"asr.engine": options.asr, "model.checkpoint": options.model}
     settings = config.load(
-        options.config, (*options.set, *(f"{key}={json.dumps(value)}" for key, value in short.items() if value))
+        options.config,
+        (
+            *options.set,
+            *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in short.items() if value is not None),
+        ),
     )
     source = open_source(options.source)
     try:

@@ -116,12 +116,18 @@ def _model(config: Config) -> tuple[CausalMMLatch, str]:
         model = CausalMMLatch.from_pretrained(location, contracts=contracts(config.windows.hop_ns))
     except CheckpointError as error:
         raise UsageError(f"--model {error}") from error
+    widths = {"text": WIDTH, "audio": pooled_width("audio"), "vision": pooled_width("vision")}
+    if wrong := [lane for lane, width in widths.items() if getattr(model.config, lane) != width]:
+        raise UsageError(
+            f"--model {location}: {', '.join(wrong)} of another width than the features ({widths}); take the version it was "
+            "made with"
+        )
     if longest > model.config.max_steps:
         raise UsageError(
             f"--model {location}: looks back over {model.config.max_steps} windows, and windows.max_utterance_s asks for "
             f"{longest}; set it to {model.config.max_steps * config.windows.hop_ms / 1000:g} or less"
         )
-    return model, Path(location).name
+    return model, Path(location).resolve().name
 
 
 class _NotThere(ExtractorError):

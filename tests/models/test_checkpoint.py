@@ -35,8 +35,6 @@ MODELS: dict[str, tuple[type[Pretrained], Any]] = {
 }
 Weights = dict[str, Tensor]
 
-unchecked = pytest.mark.xfail(strict=True, reason="not checked yet: another error, or none")
-
 
 def made(kind: type[Pretrained] = CausalMMLatch, config: Any = CAUSAL, card: Card = CARD, seed: int = 0) -> Pretrained:
     model = kind.untrained(config, seed=seed)
@@ -229,7 +227,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"model_type": "mm', b"\xff\xfe{}", b"{}{}", pytest.param(b"[" * 100_000, id="deep", marks=unchecked)],
+    [b"", b'{"model_type": "mm', b"\xff\xfe{}", b"{}{}", pytest.param(b"[" * 100_000, id="deep")],
 )
 def test_what_is_no_json_is_told(content: bytes, folder: Path) -> None:
     (folder / "config.json").write_bytes(content)
@@ -268,15 +266,15 @@ def changed(folder: Path, key: str, value: Any) -> Path:
         ("format", ABSENT, "'mmlatch-causal', None, expected"),
         ("config", ABSENT, "config"),
         ("config", ["text"], "config"),
-        ("config/layers", 3, "unknown in config: layers; expected audio, dropout, hidden, masking, max_steps, text, vision"),
+        ("config/layers", 3, "unknown in config: 'layers', expected audio, dropout, hidden, masking, max_steps, text, vision"),
         ("config/text", ABSENT, "text"),
         ("config/vision", ABSENT, "vision"),
         ("contracts", ABSENT, "contracts"),
-        ("contracts", 5, "incomplete"),
+        ("contracts", 5, "contracts is 5, expected dict"),
         ("data", ABSENT, "data"),
-        ("data", None, "incomplete"),
+        ("data", None, "data is None, expected list"),
         ("metrics", ABSENT, "metrics"),
-        ("metrics", "mae", "incomplete"),
+        ("metrics", "mae", "metrics is 'mae', expected dict"),
     ],
 )
 def test_a_wrong_key_is_told(key: str, value: Any, part: str, folder: Path) -> None:
@@ -285,7 +283,6 @@ def test_a_wrong_key_is_told(key: str, value: Any, part: str, folder: Path) -> N
     assert part in text
 
 
-@unchecked
 @pytest.mark.parametrize("name", ["hidden", "max_steps", "masking", "dropout"])
 def test_no_key_of_the_configuration_is_guessed(name: str, folder: Path) -> None:
     text = refusal(changed(folder, f"config/{name}", ABSENT))
@@ -293,7 +290,6 @@ def test_no_key_of_the_configuration_is_guessed(name: str, folder: Path) -> None
     assert name in text
 
 
-@unchecked
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -314,13 +310,11 @@ def test_a_wrong_value_is_told_with_its_key(key: str, value: Any, folder: Path) 
     assert key.rpartition("/")[2] in text
 
 
-@unchecked
 def test_a_wrong_value_of_the_published_model_is_told_with_its_key(tmp_path: Path) -> None:
     made(*MODELS["published"]).save_pretrained(tmp_path)
     assert "feedback" in refusal(changed(tmp_path, "config/feedback", "both"), MMLatch)
 
 
-@unchecked
 def test_a_key_cannot_break_the_line(folder: Path) -> None:
     assert "unknown in config" in refusal(changed(folder, "config/a\nb", 1))
 
@@ -379,9 +373,9 @@ def test_a_flipped_bit_in_the_header_is_refused(saved: tuple[Path, bytes], share
 
 DAMAGES: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     "missing": (lambda w: {name: value for name, value in w.items() if name != "head.bias"}, "head.bias is missing"),
-    "unknown": (lambda w: w | {"tail.bias": torch.zeros(2)}, "tail.bias is not known"),
-    "size": (lambda w: w | {"head.bias": torch.zeros(3)}, "head.bias is (3,), expected (2,)"),
-    "axes": (lambda w: w | {"head.bias": torch.zeros(1, 2)}, "head.bias is (1, 2), expected (2,)"),
+    "unknown": (lambda w: w | {"tail.bias": torch.zeros(2)}, "'tail.bias' is not known"),
+    "size": (lambda w: w | {"head.bias": torch.zeros(3)}, "head.bias is torch.float32 (3,), expected torch.float32 (2,)"),
+    "axes": (lambda w: w | {"head.bias": torch.zeros(1, 2)}, "head.bias is torch.float32 (1, 2), expected torch.float32 (2,)"),
     "nan": (lambda w: w | {"head.bias": torch.tensor([0.0, torch.nan])}, "head.bias holds NaN or infinity"),
     "inf": (lambda w: w | {"head.bias": torch.tensor([-torch.inf, 0.0])}, "head.bias holds NaN or infinity"),
 }
@@ -394,7 +388,6 @@ def test_weights_that_do_not_fit_are_told_by_name(damage: str, folder: Path) -> 
     assert part in refusal(folder)
 
 
-@unchecked
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64, torch.float8_e4m3fn], ids=str)
 def test_weights_of_another_type_are_told_by_name(dtype: torch.dtype, folder: Path) -> None:
     weights = made().state_dict()
@@ -402,7 +395,6 @@ def test_weights_of_another_type_are_told_by_name(dtype: torch.dtype, folder: Pa
     assert "head.bias is" in refusal(folder)
 
 
-@unchecked
 def test_a_weights_name_cannot_break_the_line(folder: Path) -> None:
     save_file(made().state_dict() | {"tail\nbias": torch.zeros(2)}, folder / "model.safetensors")
     assert "is not known" in refusal(folder)

@@ -1,6 +1,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -216,12 +217,13 @@ def test_nor_over_many_windows_with_all_tails_full(device: str) -> None:
         assert_as_if_alone(device, life, bucket=3)
 
 
-def test_finals_depend_on_the_longest_tail_and_not_on_the_one_there_is(device: str) -> None:
-    found = []
-    for ahead in range(TAIL + 1):
-        (life,) = play(made(device), [[(0, [0] * ahead or [1])], [SETTLE]] * 12)
-        found.append(life.finals)
-    assert all(finals == found[0] for finals in found)
+@pytest.mark.parametrize("length", range(1, TAIL + 1))
+def test_finals_do_not_depend_by_a_bit_on_how_long_a_tail_was_and_how_it_grew(device: str, length: int) -> None:
+    for cuts in product([False, True], repeat=length - 1):
+        edges = [0, *(index for index, cut in enumerate(cuts, 1) if cut), length]
+        growing: list[Move] = [(start, [0] * (end - start)) for start, end in pairwise(edges)]
+        (life,) = play(made(device), [[move] for move in 3 * (growing + [SETTLE] * length)])
+        assert_as_if_alone(device, life, bucket=3)
 
 
 @settings(deadline=None, max_examples=20)

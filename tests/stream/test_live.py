@@ -19,6 +19,7 @@ from models.checkpoint import Card
 from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
 from stream import parts
 from stream.config import Config, ModelConfig, WindowsConfig
+from stream.engine import Engine
 from stream.errors import UsageError
 from stream.live import main, open_source
 from stream.messages import SessionInfo
@@ -176,10 +177,21 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(
     assert part in caplog.text
 
 
-unhandled = pytest.mark.xfail(strict=True, reason="not handled yet")
+@pytest.mark.parametrize("graphs", [True, False])
+def test_the_engine_is_told_whether_to_use_graphs(graphs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def engine(*given: Any, **named: Any) -> Engine:
+        seen.append(named["graphs"])
+        return Engine(*given, **named)
+
+    monkeypatch.setattr(parts, "Engine", engine)
+    source = open_source("demo")
+    parts.load(Config(model=ModelConfig(cuda_graphs=graphs)), source, torch.device("cpu")).close()
+    source.close()
+    assert seen == [graphs]
 
 
-@unhandled
 def test_a_checkpoint_of_lanes_of_other_widths_is_one_line(
     live: Any, checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,17 +199,14 @@ def test_a_checkpoint_of_lanes_of_other_widths_is_one_line(
     assert (run.code, run.out, len(caplog.records)) == (2, "", 1)
 
 
-@unhandled
 def test_an_empty_name_is_no_checkpoint(live: Any) -> None:
     assert live("--source", "demo", *FAST, "--model", "").code == 2
 
 
-@unhandled
 def test_a_checkpoint_may_have_any_name(live: Any, checkpoint: Checkpoint) -> None:
     assert live("--source", "demo", *FAST, "--model", checkpoint(name="\N{GRINNING FACE}")).code == 0
 
 
-@unhandled
 def test_a_checkpoint_in_the_current_folder_has_the_folders_name(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
