@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from models.state import State
 
+HIDDEN = -1e30  # added to the score of what must not be seen: its weight is then exactly 0
+
 
 class CausalLSTM(nn.Module):
     """Unidirectional one-layer LSTMs of one shape, each over an input of its own.
@@ -86,7 +88,7 @@ class Attention(nn.Module):
         Args:
             queries: (M, B, T, size).
             memory: (N, B, S, size), N dividing M: each memory is attended to by M / N attentions that follow each other.
-            bias: (N B, T or 1, S), 0 where a query may look and -inf where not; it must be able to look somewhere.
+            bias: (N B, T or 1, S), 0 where a query may look and `HIDDEN` where not.
 
         Returns:
             (M, B, T, size).
@@ -122,7 +124,7 @@ class Context:
     """One call's view of a state's histories: appends the call's steps, and says which entries each step may attend to.
 
     Attributes:
-        bias: For one memory, (B, T, capacity): 0 for the utterance so far, at most `max_steps` entries, and -inf for all else.
+        bias: For one memory, (B, T, capacity): 0 for the utterance so far, at most `max_steps` entries, else `HIDDEN`.
         count: How many windows the utterance has with each step, (B, T).
         history: The histories after the call, as far as they have been appended to.
     """
@@ -139,7 +141,7 @@ class Context:
         age = (position[..., None] - places) % capacity  # (B, T, capacity), 0 for the step itself
         self.count = length + 1
         oldest = length.clamp(max=max_steps - 1)[..., None]
-        self.bias = torch.where(age > oldest, -torch.inf, 0.0)
+        self.bias = (age > oldest) * HIDDEN
         self._index = (position % capacity)[None, :, :, None]
 
     def append(self, name: str, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.checkpoint import Pretrained
-from models.layers import Attention, CausalLSTM, Context, dropout, running_mean
+from models.layers import HIDDEN, Attention, CausalLSTM, Context, dropout, running_mean
 from models.state import State
 
 MODALITIES = ("text", "audio", "vision")
@@ -31,6 +31,25 @@ def _check_ranges(config: Any) -> None:
             raise ValueError(f"{name} is {getattr(config, name)}, expected 1 to {LARGEST}")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout is {config.dropout}, expected from 0 to below 1")
+
+
+def _check_shapes(inputs: Mapping[str, Tensor], widths: Mapping[str, int]) -> int:
+    """The number of steps of inputs (B, T, width); a ValueError names the first that does not fit."""
+    if missing := [m for m in MODALITIES if m not in inputs]:
+        raise ValueError(f"inputs lack {', '.join(missing)}, expected {', '.join(MODALITIES)}")
+    first = inputs[MODALITIES[0]]
+    batch, steps = first.shape[:2] if first.ndim == 3 else (1, 1)
+    for m in MODALITIES:
+        if inputs[m].shape != (batch, steps, widths[m]) or not steps:
+            raise ValueError(
+                f"{m} is {tuple(inputs[m].shape)}, expected (B, T, {widths[m]}), T at least 1, with the B and T of the text"
+            )
+    return int(steps)
+
+
+def _joined(groups: list[Tensor]) -> Tensor:
+    """The lanes of all groups, (3, …)."""
+    return torch.cat(groups) if len(groups) > 1 else groups[0]
 
 
 def _others(x: Tensor) -> Tensor:
@@ -150,7 +169,7 @@ class CausalMMLatch(Pretrained):
             capacity: For how many steps there is room; `max_steps` if not given. See `State`.
             in_place: See `State`.
         """
-        capacity = capacity or self.config.max_steps
+        capacity = self.config.max_steps if capacity is None else capacity
         lstms: dict[str, Any] = {f"first.{i}": lstm for i, lstm in enumerate(self.encoders)}
         lstms |= {f"masks.{i}": lstm for i, lstm in enumerate(self.masks)}
         lstms |= {f"second.{i}": lstm for i, lstm in enumerate(self.encoders)} | {"fusion": self.fusion}
@@ -205,7 +224,7 @@ class CausalMMLatch(Pretrained):
             """The high-level sequences (3, B, T, P). Both passes share weights, not states."""
             inputs = [torch.cat(pair, -1) for pair in zip(lanes, flags, strict=True)]
             encoded = [run(f"{name}.{i}", lstm, x) for i, (lstm, x) in enumerate(zip(self.encoders, inputs, strict=True))]
-            high = self._drop(torch.cat(encoded))
+            high = self._drop(_joined(encoded))
             return self.encoder_attention(high, context.append(name, high), bias)
 
         sources = _others(encode("first", lanes)).chunk(len(lanes))  # (2 lanes, B, T, P) each
@@ -218,7 +237,7 @@ class CausalMMLatch(Pretrained):
         attended = self.fusion_attention(fused, context.append("fusion", fused), context.bias)[0]
         pooled, sums = running_mean(attended, state.recurrent["mean"][0], context.count)
         sentiment, uncertainty = self.head(pooled).unbind(-1)  # (B, T) each
-        weights = torch.cat([group.mean(-1) for group in masks]).movedim(0, -1)  # (B, T, 3)
+        weights = _joined([group.mean(-1) for group in masks]).movedim(0, -1)  # (B, T, 3)
         lane_masks = dict(zip(MODALITIES, (lane for group in masks for lane in group.unbind()), strict=True))
         return (
             Prediction(SCORE_LIMIT * sentiment.tanh(), SCORE_LIMIT * uncertainty.sigmoid(), weights, lane_masks),
@@ -244,14 +263,8 @@ class CausalMMLatch(Pretrained):
 
     def _check(self, windows: Mapping[str, Tensor], state: State) -> int:
         """The number of steps, if the inputs fit."""
-        batch, steps = windows[MODALITIES[0]].shape[:2]
-        for m in MODALITIES:
-            expected = (batch, steps, getattr(self.config, m) + FLAGS)
-            if windows[m].shape != expected:
-                raise ValueError(
-                    f"windows[{m!r}] is {tuple(windows[m].shape)}, expected {expected}: (B, T, features + {FLAGS} flags) with "
-                    "the B and T of the text"
-                )
+        steps = _check_shapes(windows, {m: getattr(self.config, m) + FLAGS for m in MODALITIES})
+        batch = len(windows["text"])
         if len(state.length) != batch:
             raise ValueError(f"the state has {len(state.length)} slots and the windows have {batch}; B must be the same")
         if steps > state.room:
@@ -331,13 +344,17 @@ class MMLatch(Pretrained):
             Sentiment, (B,), not bounded; and the masks over each modality's features, in (0, 1), (B, L, features) each, none
             without feedback.
         """
+        size = _check_shapes(sequences, {m: getattr(self.config, m) for m in MODALITIES})
         inputs, drop = [sequences[m] for m in MODALITIES], self.config.dropout
-        size = inputs[0].shape[1]
+        if lengths.shape != inputs[0].shape[:1] or lengths.min() < 1 or lengths.max() > size:
+            raise ValueError(
+                f"lengths: {lengths.tolist()}, expected one for each of B = {len(inputs[0])}, from 1 to L = {size}"
+            )
         if self.config.ignore_lengths:
             lengths = torch.full_like(lengths, size)
         real = torch.arange(size, device=lengths.device) < lengths[:, None]  # (B, L)
         # Of three memories, (3 B, 1, L).
-        bias = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)[:, None].repeat(3, 1, 1)
+        bias = ((~real) * HIDDEN)[:, None].repeat(3, 1, 1)
         on_cpu = lengths.cpu()  # as packing asks
 
         def over_time(lstm: nn.Module, x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Steps:
         seq: The number of each slot's first window, int64, (N,).
         count: How many of each are there, 1 to T, int64, (N,); what comes after is padding.
         restart: Whether the state starts anew at a window, bool, (N, T).
-        inputs: The features and flags of text, audio and vision in turn, finite, float32, (N, T, width).
+        inputs: The features and flags of text, audio and vision in turn, within ±1e6, float32, (N, T, width).
     """
 
     seq: Ints

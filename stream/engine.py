@@ -23,6 +23,7 @@ from models.state import State
 from stream.bucket import Bucket, Floats, Ints, Steps
 from stream.errors import UsageError
 
+LARGEST = 1e6  # of an input: far beyond any feature, and far from where sums overflow and a state is spoilt for good
 TAIL = 120  # windows after the settled ones, if not asked otherwise
 
 
@@ -186,8 +187,8 @@ class Engine:
             raise ValueError(
                 f"steps.count: {steps.count.min()} to {steps.count.max()}, expected 1 to the {length} that are given"
             )
-        if not np.isfinite(steps.inputs).all():
-            raise ValueError("steps.inputs: NaN or infinity; give 0 and flag what is unknown")
+        if not (np.abs(steps.inputs) <= LARGEST).all():
+            raise ValueError(f"steps.inputs: NaN, or beyond ±{LARGEST:g}; give 0 and flag what is unknown")
         for chosen, bucket, rows in shares:
             started = bucket.started[rows]
             ahead = np.where(started, steps.seq[chosen] - bucket.settled[rows], 1)  # 1 for the window after the settled ones

@@ -17,7 +17,7 @@ class Step:
     Attributes:
         seq: The window's number; those of a session follow each other.
         restart: Whether the state starts anew here.
-        inputs: The features and flags of text, audio and vision in turn, finite, float32, (width,).
+        inputs: The features and flags of text, audio and vision in turn, within ±1e6, float32, (width,).
     """
 
     seq: int

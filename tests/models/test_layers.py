@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from models.layers import Attention, CausalLSTM, Context, dropout, running_mean
+from models.layers import HIDDEN, Attention, CausalLSTM, Context, dropout, running_mean
 from models.state import State
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
@@ -126,7 +126,7 @@ def test_attention_is_that_of_the_formula(count: int, memories: int, keys: bool,
     block = some_attention(count, keys=keys, device=device)
     queries, memory = randn(count, BATCH, STEPS, SIZE, device=device), randn(memories, BATCH, 9, SIZE, seed=2, device=device)
     bias = randn(memories * BATCH, STEPS if per_step else 1, 9, seed=3, device=device)
-    bias = bias.masked_fill(bias > 0.5, -torch.inf)
+    bias = bias.masked_fill(bias > 0.5, HIDDEN)
     assert_close(block(queries, memory, bias), by_formula(block, queries, memory, bias), rtol=1e-5, atol=1e-5)
 
 
@@ -141,7 +141,7 @@ def test_attention_without_keys_is_attention_by_the_product_of_both_maps() -> No
 def test_what_a_query_may_not_look_at_does_not_matter() -> None:
     block, queries, memory = some_attention(), randn(COUNT, BATCH, STEPS, SIZE), randn(COUNT, BATCH, 9, SIZE, seed=2)
     bias = torch.zeros(COUNT * BATCH, 1, 9)
-    bias[..., 4:] = -torch.inf
+    bias[..., 4:] = HIDDEN
     assert_close(block(queries, memory, bias), by_formula(block, queries, memory[:, :, :4]), rtol=1e-5, atol=1e-6)
     assert torch.equal(block(queries, memory.index_fill(2, torch.arange(4, 9), 1e6), bias), block(queries, memory, bias))
 
@@ -208,7 +208,7 @@ def test_a_step_looks_at_itself_and_the_steps_of_its_utterance(
     assert context.count.tolist() == [[length + step for step in range(1, steps + 1)] for _, length in slots]
     bias = context.bias
     assert bias.shape == (len(slots), steps, capacity)
-    assert set(bias.unique().tolist()) <= {0.0, -torch.inf}
+    assert set(bias.unique().tolist()) <= {0.0, torch.tensor(HIDDEN).item()}
     for (position, length), rows in zip(slots, bias, strict=True):
         for now, row in enumerate(rows, position):
             first = max(position - length, now - look_back + 1)

@@ -405,9 +405,19 @@ def test_a_wrong_shape_is_named(m: str, change: tuple[int, ...]) -> None:
     x[m] = torch.zeros([size + more for size, more in zip(x[m].shape, change, strict=True)])
     if m == "text" and change[2] == 0:
         m = "audio"  # what the text says of B and T holds
-    with pytest.raises(ValueError, match=rf"windows\['{m}'\] is \(.+\), expected \(.+\)") as caught:
+    with pytest.raises(ValueError, match=rf"^{m} is \(.+\), expected \(B, T, \d+\)") as caught:
         model(x, begun(model))
     assert "\n" not in str(caught.value)
+
+
+def test_a_lane_that_is_missing_and_no_steps_at_all_are_named() -> None:
+    model = made()
+    with pytest.raises(ValueError, match="^inputs lack audio, expected text, audio, vision"):
+        model({m: x for m, x in windows().items() if m != "audio"}, begun(model))
+    with pytest.raises(ValueError, match=r"^text is \(2, 0, \d+\), expected .*T at least 1"):
+        model({m: x[:, :0] for m, x in windows().items()}, begun(model))
+    with pytest.raises(ValueError, match=r"^text is \(\d+,\), expected"):
+        model(windows() | {"text": torch.zeros(5)}, begun(model))
 
 
 def test_a_state_of_another_size_is_named() -> None:
@@ -452,6 +462,17 @@ def test_it_is_the_published_model(feedback: str, device: str) -> None:
     for slot in range(2):
         assert_alike((scores[slot], rows(masks, slot)), published_by_formula(model, rows(x, slot)), 1e-5)
     assert {m: mask.shape for m, mask in masks.items()} == ({} if feedback == "none" else {m: x[m].shape for m in MODALITIES})
+
+
+@pytest.mark.parametrize("lengths", [[STEPS], [0, 1], [1, STEPS + 1]], ids=["too few", "none", "too long"])
+def test_wrong_lengths_are_named(lengths: list[int]) -> None:
+    with pytest.raises(ValueError, match=rf"^lengths: .+, expected one for each of B = 2, from 1 to L = {STEPS}"):
+        published("none")(sequences(), torch.tensor(lengths))
+
+
+def test_a_published_models_wrong_shape_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^vision is \(.+\), expected \(B, T, \d+\)"):
+        published("none")(sequences() | {"vision": torch.zeros(2, STEPS, 99)}, torch.tensor([1, 1]))
 
 
 @each_feedback
@@ -574,6 +595,15 @@ def test_the_published_model_drops_where_the_reference_does(feedback: str, masks
     dropped.clear()
     published(feedback, mask_dropout_in_eval=True)(x, lengths)
     assert dropped == ([] if feedback == "none" else [0.2] * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("text", 0), ("audio", 2**16 + 1), ("hidden", -1), ("dropout", 1.0), ("dropout", -0.1)]
+)
+@pytest.mark.parametrize("config", [made().config, published().config], ids=["causal", "published"])
+def test_a_configuration_out_of_range_is_named(config: Any, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is {value}, expected"):
+        replace(config, **{name: value})
 
 
 @pytest.mark.parametrize("untrained", [made, published])

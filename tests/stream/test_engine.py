@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -43,10 +44,11 @@ def counted(device: str, bucket: int = 1) -> tuple[Engine, list[int]]:
     """An engine, and of each call of its model the number of windows."""
     model, calls = CausalMMLatch.untrained(CONFIG), []
     engine = Engine(model, torch.device(device), bucket=bucket, tail=TAIL, graphs=False)
-    track = Track(engine)
-    for count in range(1, TAIL + 1):  # a GPU's first call of a shape runs twice
-        track.speculate([window(seq, seed=99) for seq in range(count)])
-    track.close()
+    tracks = [Track(engine) for _ in range(bucket + 1)]
+    for track in tracks:
+        for count in range(1, TAIL + 1):  # a GPU's first call of a shape runs twice
+            track.speculate(windows(count, seed=90 + count))
+        track.close()
     model.register_forward_pre_hook(lambda _, args: calls.append(args[0]["text"].shape[1]))
     return engine, calls
 
@@ -189,32 +191,33 @@ def play(engine: Engine, ticks: Sequence[Sequence[Move]], first: int = 0) -> lis
     return ended + lives
 
 
-def assert_as_if_alone(device: str, life: Life, bucket: int) -> None:
+def assert_as_if_alone(life: Life, engine: Engine, row: int = 0) -> None:
     inputs = [truth(seq, life.seed) for seq in range(life.first, life.next)]
-    assert life.finals == alone(made(device, bucket=bucket), inputs, life.slot.place % bucket)
+    assert life.finals == alone(engine, inputs, row)
 
 
 @pytest.mark.parametrize("bucket", [1, 3])
 @settings(deadline=None, max_examples=30)
 @given(ticks=st.lists(st.just(SETTLE) | TAILS, max_size=30), first=st.integers(0, 2 * RING))
 def test_provisional_runs_never_change_a_bit_of_the_finals(device: str, bucket: int, ticks: list[Move], first: int) -> None:
-    (life,) = play(made(device, bucket=bucket), [[tick] for tick in ticks + [SETTLE] * 8], first)
-    assert_as_if_alone(device, life, bucket)
+    engines = [made(device, bucket=bucket, graphs=False) for _ in range(2)]  # to capture graphs for every example takes minutes
+    (life,) = play(engines[0], [[tick] for tick in ticks + [SETTLE] * 8], first)
+    assert_as_if_alone(life, engines[1])
 
 
 @settings(deadline=None, max_examples=30)
 @given(ticks=st.lists(st.tuples(*[st.none() | st.sampled_from([SETTLE, REOPEN]) | TAILS] * 4), max_size=12))
 def test_finals_do_not_depend_by_a_bit_on_who_shares_the_batch(device: str, ticks: list[Sequence[Move]]) -> None:
-    for life in play(made(device), ticks + [[SETTLE] * 4] * 4):
-        assert_as_if_alone(device, life, bucket=3)
+    for life in play(made(device, graphs=False), ticks + [[SETTLE] * 4] * 4):
+        assert_as_if_alone(life, made(device, graphs=False), life.slot.place % 3)
 
 
-def test_nor_over_many_windows_with_all_tails_full(device: str) -> None:
-    moves: list[Move] = [SETTLE, (0, [0] * TAIL), (0, [0])]
-    ticks = [[moves[(seq + who) % 3] for who in range(3)] for seq in range(9 * RING)]
+def test_nor_over_many_windows_with_tails_of_all_lengths(device: str) -> None:
+    moves: list[Move] = [SETTLE, (0, [0] * TAIL), (0, [0]), (1, [0]), (0, [0, 0])]
+    ticks = [[moves[(tick + 3 * who) % 5] for who in range(3)] for tick in range(15 * RING)]
     for life in play(made(device), ticks):
         assert len(life.finals) == 3 * RING
-        assert_as_if_alone(device, life, bucket=3)
+        assert_as_if_alone(life, made(device), life.slot.place)
 
 
 @pytest.mark.parametrize("length", range(1, TAIL + 1))
@@ -222,8 +225,8 @@ def test_finals_do_not_depend_by_a_bit_on_how_long_a_tail_was_and_how_it_grew(de
     for cuts in product([False, True], repeat=length - 1):
         edges = [0, *(index for index, cut in enumerate(cuts, 1) if cut), length]
         growing: list[Move] = [(start, [0] * (end - start)) for start, end in pairwise(edges)]
-        (life,) = play(made(device), [[move] for move in 3 * (growing + [SETTLE] * length)])
-        assert_as_if_alone(device, life, bucket=3)
+        (life,) = play(made(device, graphs=False), [[move] for move in 3 * (growing + [SETTLE] * length)])
+        assert_as_if_alone(life, made(device, graphs=False))
 
 
 @settings(deadline=None, max_examples=20)
@@ -269,8 +272,8 @@ def test_who_is_in_which_slot_does_not_matter(device: str) -> None:
     for order in ([0, 1, 2, 3, 4], [3, 0, 4, 2, 1]):
         engine = made(device)
         slots = {who: engine.open() for who in order}
-        tails = extend(engine, {slots[who]: sessions[who][:TAIL] for who in order})
-        finals = [commit(engine, {slots[who]: sessions[who][seq] for who in order}) for seq in range(8)]
+        tails = extend(engine, {slots[who]: sessions[who][:TAIL] for who in range(5)})
+        finals = [commit(engine, {slots[who]: sessions[who][seq] for who in range(5)}) for seq in range(8)]
         found.append([[*tails[slots[who]], *(each[slots[who]] for each in finals)] for who in range(5)])
     for one, other in zip(*found, strict=True):
         assert_close(one, other)
@@ -305,7 +308,8 @@ def test_a_slot_that_was_given_back_is_closed_for_good(device: str) -> None:
     old = engine.open()
     extend(engine, {old: windows(3)})
     engine.close(old)
-    for new in (None, engine.open()):
+    for taken in (False, True):
+        new = engine.open() if taken else None
         before = new and bits(engine.state(new))
         for use in (
             engine.close,
@@ -337,13 +341,13 @@ def test_a_tail_agrees_with_what_is_settled_later(device: str, bucket: int, rest
         commit(engine, {slot: step})
     tail = extend(engine, {slot: inputs[15 : 15 + TAIL]})[slot]
     assert_close(tail, [commit(engine, {slot: step})[slot] for step in inputs[15 : 15 + TAIL]])
-    assert_close(tail, by_the_model(inputs[: 15 + TAIL])[15:])
+    assert_close(tail, by_the_model(inputs[: 15 + TAIL])[15:], CLOSE if device == "cpu" else GPU_CLOSE)
 
 
-@pytest.mark.parametrize("restart", [None, 2, 3])
+@pytest.mark.parametrize("restart", [-1, 2, 3])
 @pytest.mark.parametrize("depth", range(TAIL))
-def test_a_tail_may_change_from_any_window_on(device: str, depth: int, restart: int | None) -> None:
-    one, other = windows(TAIL, restarts=[1, depth]), windows(TAIL, restarts=[1, *[restart] * (restart is not None)], seed=1)
+def test_a_tail_may_change_from_any_window_on(device: str, depth: int, restart: int) -> None:
+    one, other = windows(TAIL, restarts=[1, depth]), windows(TAIL, restarts=[1, restart], seed=1)
     engine, fresh = made(device), made(device)
     slot, plain = engine.open(), fresh.open()
     first = extend(engine, {slot: one})[slot]
@@ -401,7 +405,7 @@ def test_a_session_goes_on_on_another_engine(device: str, there: str, tmp_path: 
         found.append(tail + [commit(engine, {slot: step})[slot] for step in inputs[RING:]])
     if device == there:
         assert found[0] == found[1]
-    assert_close(*found, within=GPU_CLOSE)
+    assert_close(found[0], found[1], GPU_CLOSE)
 
 
 def test_a_state_that_was_taken_stays_as_it_is_and_may_be_opened_in_any_slot(device: str) -> None:
@@ -489,6 +493,20 @@ def test_a_changed_restart_counts_as_a_change(device: str) -> None:
     assert calls == [2]
 
 
+@pytest.mark.parametrize("settled", [window(0, seed=1), window(0, restart=True)], ids=["input", "restart"])
+def test_what_is_settled_counts_whatever_the_tail_said(device: str, settled: Step) -> None:
+    engine, calls = counted(device)
+    track, tail = Track(engine), windows(3)
+    track.speculate(tail[:1])
+    track.speculate(tail)
+    calls.clear()
+    fresh = Track(made(device, bucket=1))
+    assert track.commit(settled) == fresh.commit(settled)
+    assert calls == [1]
+    assert track.speculate(tail[1:]) == fresh.speculate(tail[1:])
+    assert calls == [1, 2]
+
+
 def test_what_was_run_in_a_longer_call_is_run_once_more_when_it_is_settled(device: str) -> None:
     engine, calls = counted(device)
     track, inputs = Track(engine), windows(4, restarts=[0, 3])
@@ -496,7 +514,7 @@ def test_what_was_run_in_a_longer_call_is_run_once_more_when_it_is_settled(devic
     calls.clear()
     finals = [track.commit(step) for step in inputs]
     assert calls == [1, 1, 1]  # the last one began anew, in a call of its own
-    assert_close([each.weights for each in finals], [each.weights for each in tail])
+    assert_close([[each.sentiment, *each.weights] for each in finals], [[each.sentiment, *each.weights] for each in tail])
 
 
 @pytest.mark.parametrize("restart", [True, False])
@@ -522,7 +540,8 @@ def test_sessions_of_a_bucket_share_a_call(device: str) -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 def test_a_captured_graph_computes_what_its_calls_do() -> None:
-    ticks: list[Sequence[Move]] = [[(0, [0] * (1 + seq % TAIL)), SETTLE, None] for seq in range(RING)] + [[SETTLE] * 3] * RING
+    ticks: list[list[Move]] = [[(0, [0] * (1 + seq % TAIL)), SETTLE, None] for seq in range(RING)]
+    ticks += [[SETTLE, SETTLE, SETTLE]] * RING
     captured, eager = (play(made("cuda", graphs=graphs), ticks) for graphs in (True, False))
     for one, other in zip(captured, eager, strict=True):
         assert_close(one.finals, other.finals, 1e-6)
@@ -538,7 +557,7 @@ def test_cuda_agrees_with_the_cpu(graphs: bool) -> None:
     for engine in (made("cuda", graphs=graphs), made("cpu")):
         slot = engine.open()
         tails.append(extend(engine, {slot: inputs[:TAIL]})[slot])
-    assert_close(*tails, within=GPU_CLOSE)
+    assert_close(tails[0], tails[1], GPU_CLOSE)
 
 
 def test_evaluation_is_deterministic(device: str) -> None:
@@ -555,7 +574,7 @@ def test_evaluation_is_deterministic(device: str) -> None:
 
 
 @pytest.mark.parametrize("masking", ["projection", "features"])
-def test_estimates_have_the_whole_masks_if_asked(device: str, masking: str) -> None:
+def test_estimates_have_the_whole_masks_if_asked(device: str, masking: Literal["projection", "features"]) -> None:
     config = replace(CONFIG, masking=masking)
     columns = [CONFIG.hidden] * 3 if masking == "projection" else [CONFIG.text, CONFIG.audio, CONFIG.vision]
     engine = made(device, config=config, masks=True)
@@ -596,9 +615,10 @@ def moved(**by: int) -> Callable[[Steps], Steps]:
         (lambda steps: replace(steps, restart=steps.restart[:, :1]), r"steps\.\w+: .*\(4, 2.*, expected .*\(4, 1"),
         (lambda steps: replace(steps, seq=steps.seq.astype(np.float32)), r"steps\.seq: float32 .*, expected int64 "),
         (lambda steps: replace(steps, count=steps.count[:3]), r"steps\.count: .*\(3,\), expected .*\(4,\)"),
-        (spoilt(np.nan), r"steps\.inputs: NaN or infinity"),
-        (spoilt(np.inf), r"steps\.inputs: NaN or infinity"),
-        (spoilt(-np.inf), r"steps\.inputs: NaN or infinity"),
+        (spoilt(np.nan), r"steps\.inputs: NaN, or beyond ±1e\+06; "),
+        (spoilt(np.inf), r"steps\.inputs: NaN, or beyond"),
+        (spoilt(-np.inf), r"steps\.inputs: NaN, or beyond"),
+        (spoilt(-1.001e6), r"steps\.inputs: NaN, or beyond"),
         (moved(seq=4), r"steps\.seq: 9, expected 3 to 8"),
         (moved(seq=-3), r"steps\.seq: 2, expected 3 to 8"),
         (moved(seq=3), r"steps: a tail of 7 windows, and the engine keeps 5"),

@@ -115,11 +115,11 @@ def test_sentiment_uncertainty_and_weights_are_the_models(embedder: LastWordEmbe
     lanes = {
         "text": np.stack([embedder.embed(("so",)), embedder.embed(("so", "good")), np.zeros(WIDTH, np.float32)]),
         "audio": np.ones((3, 2), np.float32),
-        "vision": np.float32([[1, 1], [1, 1], [0, 0]]),
+        "vision": np.array([[1, 1], [1, 1], [0, 0]], np.float32),
     }
     flags = {"text": [[1, 1], [1, 1], [1, 0]], "audio": [[1, 1]] * 3, "vision": [[1, 1], [1, 1], [1, 0]]}
     model = CausalMMLatch.untrained(CONFIG)
-    windows = {name: torch.from_numpy(np.hstack([lanes[name], np.float32(flags[name])]))[None] for name in lanes}
+    windows = {name: torch.from_numpy(np.hstack([lanes[name], np.array(flags[name], np.float32)]))[None] for name in lanes}
     expected, _ = model(windows, model.initial_state(1))
     target = scorer(embedder)
     scores = [target.speculate(inputs[:count]) for count in (1, 2, 3)] + [target.commit(each) for each in inputs]
