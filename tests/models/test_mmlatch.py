@@ -412,7 +412,7 @@ def test_a_wrong_shape_is_named(m: str, change: tuple[int, ...]) -> None:
 
 def test_a_lane_that_is_missing_and_no_steps_at_all_are_named() -> None:
     model = made()
-    with pytest.raises(ValueError, match="^inputs lack audio, expected text, audio, vision"):
+    with pytest.raises(ValueError, match=r"^inputs lack audio, expected text, audio, vision"):
         model({m: x for m, x in windows().items() if m != "audio"}, begun(model))
     with pytest.raises(ValueError, match=r"^text is \(2, 0, \d+\), expected .*T at least 1"):
         model({m: x[:, :0] for m, x in windows().items()}, begun(model))

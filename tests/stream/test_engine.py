@@ -517,6 +517,15 @@ def test_what_was_run_in_a_longer_call_is_run_once_more_when_it_is_settled(devic
     assert_close([[each.sentiment, *each.weights] for each in finals], [[each.sentiment, *each.weights] for each in tail])
 
 
+def test_the_largest_inputs_do_not_spoil_a_state(device: str) -> None:
+    engine = made(device, bucket=1)
+    slot, signs = engine.open(), np.random.default_rng(0).choice([-1.0, 1.0], size=(3, WIDTH))
+    for seq, sign in enumerate(signs):
+        commit(engine, {slot: Step(seq, seq == 0, (sign * 1e6).astype(np.float32))})
+    assert np.isfinite(commit(engine, {slot: window(3)})[slot]).all()
+    assert_close([commit(engine, {slot: window(4, restart=True)})[slot]], alone(made(device, bucket=1), [window(4)]))
+
+
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_first_window_that_changed_is_settled_for_nothing(device: str, restart: bool) -> None:
     engine, calls = counted(device)
