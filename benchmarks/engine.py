@@ -133,7 +133,7 @@ def many_sessions() -> list[Figure]:
     return figures
 
 
-def choices(*, compile_too: bool) -> list[Figure]:
+def choices() -> list[Figure]:
     """Ways of computing that were weighed, each against the one that was taken."""
     default = model()
     taken = float(np.median(ticks(Engine(default, CPU, tail=16), 1, 0, 600, changing=False)))
@@ -152,8 +152,6 @@ def choices(*, compile_too: bool) -> list[Figure]:
     ]
     figures += [lstms(batch, length) for batch, length in ((1, 1), (32, 1), (64, 40))]
     figures += [attentions(batch) for batch in (1, 32)]
-    for batch in (1, 32) if compile_too else ():
-        figures += compiled(default, batch)
     return figures
 
 
@@ -187,24 +185,29 @@ def attentions(batch: int) -> Figure:
     )
 
 
-def compiled(network: CausalMMLatch, batch: int) -> list[Figure]:
-    """One window by torch.compile."""
-    state = network.initial_state(batch, capacity=152, in_place=True)
-    windows = {m: torch.randn(batch, 1, size + FLAGS) for m, size in SIZES.items()}
-    eager = median(lambda: network(windows, state)[0])
-    faster = torch.compile(network, dynamic=False)
+def compiled() -> list[Figure]:
+    """The engine with torch.compile, against without."""
+    network, figures = model(), []
+    engine = partial(Engine, network, CPU, compile=True)
     start = time.perf_counter()
-    with torch.inference_mode():
-        faster(windows, state)
-    return [
-        Figure(f"torch.compile's first call, B {batch}", time.perf_counter() - start, "s"),
-        Figure.against(
-            eager,
-            f"one window by torch.compile, B {batch}; baseline: as shipped",
-            median(lambda: faster(windows, state)[0]),
-            "ms",
-        ),
-    ]
+    engine(tail=16).open()
+    figures.append(Figure("compiled: the first session opens after", time.perf_counter() - start, "s"))
+    for what, tail, changing in (
+        ("a settled window without tail", 0, False),
+        ("with a tail of 16, nothing changed", 16, False),
+        ("with a tail of 16, everything changed", 16, True),
+    ):
+        eager = float(np.median(ticks(Engine(network, CPU, tail=16), 1, tail, 300, changing=changing)))
+        faster = float(np.median(ticks(engine(tail=16), 1, tail, 300, changing=changing)))
+        figures.append(Figure.against(eager, f"compiled: one session, {what}; baseline: not compiled", faster, "ms"))
+    eager, faster = (
+        1024 * TICK_MS / float(np.median(ticks(each(tail=6, bucket=32), 1024, 6, 20, changing=False)))
+        for each in (partial(Engine, network, CPU), engine)
+    )
+    figures.append(
+        Figure.against(eager, "compiled: sessions, as above, nothing changed; baseline: not compiled", faster, "sessions")
+    )
+    return figures
 
 
 def gpu() -> list[Figure]:
@@ -253,12 +256,14 @@ def processor() -> str:
 def main() -> None:
     """Measure, print and write."""
     options = parser(__doc__)
-    options.add_argument("--compile", action="store_true", help="also try torch.compile: needs a C++ compiler, takes a minute")
+    options.add_argument(
+        "--compile", action="store_true", help="also measure with torch.compile: needs a C++ compiler, takes a minute"
+    )
     options.add_argument("--plot", metavar="FILE", type=Path, help="draw cost against context length (svg, png)")
     arguments = options.parse_args()
     print(f"{processor()}, one thread; torch {torch.__version__}")
     figures, by_context, whole = one_session()
-    figures += many_sessions() + choices(compile_too=arguments.compile)
+    figures += many_sessions() + choices() + (compiled() if arguments.compile else [])
     if torch.cuda.is_available():
         print(torch.cuda.get_device_name())
         figures += gpu()

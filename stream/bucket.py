@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.mmlatch import FLAGS, MODALITIES, CausalMMLatch
 from models.state import State
@@ -58,12 +58,21 @@ class Bucket:
     """
 
     def __init__(
-        self, model: CausalMMLatch, device: torch.device, *, size: int, longest: int, graphs: bool, masks: bool
+        self,
+        model: CausalMMLatch,
+        one_window: nn.Module,
+        device: torch.device,
+        *,
+        size: int,
+        longest: int,
+        graphs: bool,
+        masks: bool,
     ) -> None:
         """Take the memory, and capture the calls if there are to be `graphs`.
 
         Args:
             model: On the device.
+            one_window: What computes calls of one window: the model itself, or compiled by PyTorch.
             device: Where the model is.
             size: Rows.
             longest: Of the tails, in windows.
@@ -72,9 +81,9 @@ class Bucket:
 
         Raises:
             torch.OutOfMemoryError: The device has not enough.
-            UsageError: The calls cannot be captured.
+            UsageError: The model cannot be compiled, or the calls cannot be captured.
         """
-        self.model, self.device, self.size, self.longest, self.masks = model, device, size, longest, masks
+        self.model, self.one_window, self.device, self.size, self.masks = model, one_window, device, size, masks
         self._sizes = [getattr(model.config, m) + FLAGS for m in MODALITIES]
         self.width = sum(self._sizes)
         self.settled = np.zeros(size, np.int64)
@@ -106,8 +115,11 @@ class Bucket:
         self._counts = {width: [len(start.recurrent[name]) for name in names] for width, names in self._names.items()}
         self._memory = {width: value.new_zeros(sum(counts), cells + 2, width) for width, counts in self._counts.items()}
         self.pool = torch.cuda.graph_pool_handle() if graphs else None  # shared, as no two graphs are replayed at once
+        self._calls: dict[int, _Call] = {}
+        if one_window is not model:
+            self._calls[1] = self._compiled()
         self._captured = {steps: _Call(self, steps, capture=True) for steps in lengths} if graphs else {}
-        self._calls: dict[int, _Call] = dict(self._captured)
+        self._calls |= self._captured
 
     def start(self, row: int, state: State | None) -> None:
         """Clear a row, and put it to where `state` (B = 1) stands, or before the first window.
@@ -226,10 +238,27 @@ class Bucket:
             room=inputs.shape[1],
             in_place=True,
         )
-        prediction, after = self.model(dict(zip(MODALITIES, inputs.split(self._sizes, -1), strict=True)), state)
+        network = self.one_window if inputs.shape[1] == 1 else self.model
+        prediction, after = network(dict(zip(MODALITIES, inputs.split(self._sizes, -1), strict=True)), state)
         self._write(numbers[:, _TO:].flatten(), after.recurrent)
         parts = [prediction.sentiment[..., None], prediction.uncertainty[..., None], prediction.weights]
         return torch.cat([*parts, *(prediction.masks[m] for m in MODALITIES if self.masks)], -1)
+
+    def _compiled(self) -> "_Call":
+        """A call of one window, once what computes it is compiled: that takes long, and no session should wait for it."""
+        try:
+            call = _Call(self, 1, capture=False)
+            self.idle(call.numbers)
+            with torch.inference_mode():
+                call.run()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(
+                f"PyTorch cannot compile the model here ({reason}); install a C++ compiler (g++), or set model.compile=false"
+            ) from error
+        return call
 
     def _read(self, cells: Tensor) -> dict[str, Tensor]:
         """The states in cells of the memory, each part (M, B, 1, size)."""

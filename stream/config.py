@@ -53,6 +53,7 @@ class ModelConfig(Section):
 
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     cuda_graphs: bool = True
+    compile: bool = False
 
 
 class ScoreConfig(Section):

@@ -13,10 +13,11 @@ Only torch, numpy and safetensors are needed, so that the engine can be tried on
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from models.mmlatch import MODALITIES, CausalMMLatch
 from models.state import State
@@ -72,6 +73,7 @@ class Engine:
         bucket: int = 1,
         tail: int = TAIL,
         graphs: bool = True,
+        compile: bool = False,  # noqa: A002 - PyTorch's name for it
         masks: bool = False,
     ) -> None:
         """Move the model to the device. Memory is taken bucket by bucket, as slots are opened.
@@ -82,12 +84,15 @@ class Engine:
             bucket: Slots to a call, at least 1. Estimates depend on it in their last digits.
             tail: The longest tail in windows, at least 1. Estimates depend on it likewise.
             graphs: Whether a GPU replays calls from captured CUDA graphs; a CPU has none.
+            compile: Whether calls of one window go through torch.compile: worth it for one session on a CPU, at the price of a
+                C++ compiler and half a minute at the first `open`. Estimates depend on it in their last digits.
             masks: Whether estimates have the whole masks.
         """
         if bucket < 1 or tail < 1:
             raise ValueError(f"bucket: {bucket}, tail: {tail}; both must be at least 1")
         self.tail = tail
         self._model = model.to(device).eval()
+        self._one_window = cast(nn.Module, torch.compile(self._model, dynamic=False)) if compile else self._model
         self._device, self._size = device, bucket
         self._graphs, self._masks = graphs and device.type == "cuda", masks
         self._buckets: list[Bucket] = []
@@ -203,7 +208,15 @@ class Engine:
 
     def _new_bucket(self) -> Bucket:
         try:
-            return Bucket(self._model, self._device, size=self._size, longest=self.tail, graphs=self._graphs, masks=self._masks)
+            return Bucket(
+                self._model,
+                self._one_window,
+                self._device,
+                size=self._size,
+                longest=self.tail,
+                graphs=self._graphs,
+                masks=self._masks,
+            )
         except torch.OutOfMemoryError as error:
             raise UsageError(
                 f"{self._device} has no memory for more than {len(self._holders)} sessions; run fewer, or with shorter tails"

@@ -90,7 +90,9 @@ def load(config: Config, source: Source, device: torch.device) -> Parts:
         unavailable=unavailable,
         notices=tuple(notices),
     )
-    engine = Engine(model, device, tail=config.windows.max_windows, graphs=config.model.cuda_graphs)
+    engine = Engine(
+        model, device, tail=config.windows.max_windows, graphs=config.model.cuda_graphs, compile=config.model.compile
+    )
     scorer = Scorer(engine, embedder, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s)
     if info.scripted:
         log.warning("%s is a script with a synthetic voice and face, not a recording of anybody", info.source)

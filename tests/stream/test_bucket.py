@@ -7,6 +7,7 @@ import torch
 
 from models.mmlatch import FLAGS, MODALITIES, CausalMMLatch, CausalMMLatchConfig
 from stream.bucket import Bucket, Floats, Ints, Steps
+from stream.engine import Engine
 
 CONFIG = CausalMMLatchConfig(text=7, audio=5, vision=6, hidden=24, max_steps=6)
 SIZE, LONGEST = 3, 5
@@ -22,7 +23,9 @@ def no_gpu_is_asked() -> Iterator[None]:
 def made(*, as_for_graphs: bool) -> tuple[Bucket, list[int]]:
     """A bucket on the CPU, and the number of windows of each call; padded as calls are that are captured once for all."""
     model, calls = CausalMMLatch.untrained(CONFIG), []
-    bucket = Bucket(model, torch.device("cpu"), size=SIZE, longest=LONGEST, graphs=as_for_graphs, masks=False)
+    engine = Engine(model, torch.device("cpu"), bucket=SIZE, tail=LONGEST)
+    engine._graphs = as_for_graphs
+    bucket = engine._new_bucket()
     for row in ALL:
         bucket.start(int(row), None)
     model.register_forward_pre_hook(lambda _, args: calls.append(args[0]["text"].shape[1]))

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
@@ -515,6 +516,31 @@ def test_what_was_run_in_a_longer_call_is_run_once_more_when_it_is_settled(devic
     finals = [track.commit(step) for step in inputs]
     assert calls == [1, 1, 1]  # the last one began anew, in a call of its own
     assert_close([[each.sentiment, *each.weights] for each in finals], [[each.sentiment, *each.weights] for each in tail])
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler here, which torch.compile needs")
+def test_a_compiled_engine_gives_the_same_but_for_the_last_digits(device: str) -> None:
+    inputs = windows(12, restarts=[0, 6])
+    engine = made(device, bucket=1, compile=True)
+    assert_close(alone(engine, inputs), alone(made(device, bucket=1), inputs))
+    slot = engine.open()
+    assert_close(extend(engine, {slot: inputs[:TAIL]})[slot], alone(engine, inputs[:TAIL]))
+
+
+def test_what_cannot_be_compiled_is_one_line_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> Callable[..., object]:
+        def call(*_: object) -> None:
+            raise RuntimeError("no compiler found\nand more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fails)
+    engine = made("cpu", compile=True)
+    with pytest.raises(UsageError) as caught:
+        engine.open()
+    assert str(caught.value) == (
+        "PyTorch cannot compile the model here (no compiler found); install a C++ compiler (g++), or set model.compile=false"
+    )
 
 
 def test_the_largest_inputs_do_not_spoil_a_state(device: str) -> None:
