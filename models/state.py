@@ -59,11 +59,11 @@ class State:
             length=self.length.masked_fill(mask, 0),
         )
 
-    def trimmed(self) -> "State":
-        """The same state with zeros in all entries of the rings that do not count."""
+    def trimmed(self, max_steps: int | None = None) -> "State":
+        """The same state with zeros in all entries of the rings that do not count, of which `max_steps` at most do."""
         places = torch.arange(self.capacity, device=self.position.device)
         age = (self.position[:, None] - 1 - places) % self.capacity  # (B, capacity), 0 for the last step
-        dead = (age >= self.length[:, None])[..., None]
+        dead = (age >= self.length[:, None].clamp(max=self.capacity if max_steps is None else max_steps))[..., None]
         return replace(self, history={name: value.masked_fill(dead, 0.0) for name, value in self.history.items()})
 
     def clone(self) -> "State":

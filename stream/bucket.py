@@ -28,7 +28,7 @@ class Steps:
 
     Attributes:
         seq: The number of each slot's first window, int64, (N,).
-        count: How many of each are there, 1 to T, int64, (N,); what comes after is padding.
+        count: How many of each are there, 1 to T, int64, (N,); what comes after is padding of any value that a window may have.
         restart: Whether the state starts anew at a window, bool, (N, T).
         inputs: The features and flags of text, audio and vision in turn, within ±1e6, float32, (N, T, width).
     """
@@ -138,6 +138,7 @@ class Bucket:
         self.started[row] = False
         if state is None:
             return
+        state = state.to(self.device)
         _check_alike(state, self.state(row))
         seq = int(state.position) - 1
         cell = row * self._ring + seq % self._ring
@@ -158,8 +159,8 @@ class Bucket:
             history={name: value[:, row : row + 1] for name, value in self._history.items()},
             position=torch.tensor([position], device=self.device),
             length=torch.tensor([length], device=self.device),
-            room=self.capacity - length,
-        ).trimmed()
+            room=max(0, self.capacity - length),
+        ).trimmed(self.model.config.max_steps)
 
     def extend(self, rows: Ints, steps: Steps) -> Floats:
         """Let the rows' tails be these windows from `steps.seq` on, and run them; returns (n, T, columns)."""
