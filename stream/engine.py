@@ -85,7 +85,7 @@ class Engine:
             tail: The longest tail in windows, at least 1. Estimates depend on it likewise.
             graphs: Whether a GPU replays calls from captured CUDA graphs; a CPU has none.
             compile: Whether calls of one window go through torch.compile: worth it for one session on a CPU, at the price of a
-                C++ compiler and half a minute at the first `open`. Estimates depend on it in their last digits.
+                C++ compiler and about 20 s at the first `open`. Estimates depend on it in their last digits.
             masks: Whether estimates have the whole masks.
         """
         if bucket < 1 or tail < 1:
@@ -106,7 +106,7 @@ class Engine:
             state: Where the session stands, from `state` of an engine like this one; None before its first window.
 
         Raises:
-            UsageError: The device has no memory left.
+            UsageError: The device has no memory left, or the model cannot be compiled or captured on it.
             ValueError: The state is of another model, or of an engine with another tail.
         """
         if self._holders.all():
