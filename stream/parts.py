@@ -111,17 +111,16 @@ def _model(config: Config) -> tuple[CausalMMLatch, str]:
     """
     longest = config.windows.max_windows
     location = config.model.checkpoint
-    widths = {"text": WIDTH, "audio": pooled_width("audio"), "vision": pooled_width("vision")}
+    shape = CausalMMLatchConfig(text=WIDTH, audio=pooled_width("audio"), vision=pooled_width("vision"), max_steps=longest)
     if location is None:
-        return CausalMMLatch.untrained(CausalMMLatchConfig(**widths, max_steps=longest)), "mmlatch-causal-untrained"
+        return CausalMMLatch.untrained(shape), "mmlatch-causal-untrained"
     try:
         model = CausalMMLatch.from_pretrained(location, contracts=contracts(config.windows.hop_ns))
     except CheckpointError as error:
         raise UsageError(f"--model {error}") from error
-    if wrong := [lane for lane, width in widths.items() if getattr(model.config, lane) != width]:
+    if wrong := [lane for lane in LANES if getattr(model.config, lane) != getattr(shape, lane)]:
         raise UsageError(
-            f"--model {location}: {', '.join(wrong)} of another width than the features ({widths}); take the version it was "
-            "made with"
+            f"--model {location}: {', '.join(wrong)} of another width than the features; take the version it was made with"
         )
     if longest > model.config.max_steps:
         raise UsageError(
