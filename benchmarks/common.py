@@ -54,15 +54,20 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def options(description: str | None) -> argparse.Namespace:
     """Read the command line of a benchmark on corpora: `data`, their folder; `json`, where to write the figures, or None."""
+    return corpus_parser(description).parse_args()
+
+
+def corpus_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of a benchmark on corpora, to add others to."""
     found = parser(description)
     found.add_argument(
         "--data",
         metavar="FOLDER",
         type=Path,
         default=Path(os.environ.get(SHARED_VARIABLE) or _DEFAULT_SHARED),
-        help=f"the folder that holds data/ and speech/ (default: ${SHARED_VARIABLE}, else shared/ beside the repository)",
+        help=f"the folder with data/, speech/ and clips/ (default: ${SHARED_VARIABLE}, else shared/ beside the repository)",
     )
-    return found.parse_args()
+    return found
 
 
 def need(path: Path) -> Path:

@@ -47,22 +47,45 @@ missing_packages() {
 }
 mapfile -t packages < <(missing_packages)
 
+# What only tests need, who skip without: a program, or a file by its pattern, and Debian's package for it.
+tools=(
+    pulseaudio=pulseaudio       # a sound server of their own
+    pacat=pulseaudio-utils      # to play into it
+    "/usr/lib*/*/alsa-lib/libasound_module_pcm_pulse.so=libasound2-plugins"    # to hear it through PortAudio
+)
+
+missing_tools() {
+    local tool
+    for tool in "${tools[@]}"; do
+        command -v "${tool%=*}" > /dev/null || compgen -G "${tool%=*}" > /dev/null || echo "${tool#*=}"
+    done
+}
+mapfile -t test_packages < <(missing_tools)
+
+if [ "$(id -u)" -eq 0 ]; then as_root=(); else as_root=(sudo -n); fi
+may_install() { command -v apt-get > /dev/null && "${as_root[@]}" true 2> /dev/null; }
+apt_get() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" > /dev/null; }
+# The lists of packages may be absent or too old; fetching them takes longer than trying.
+install_packages() {
+    say "installing the system packages $*"
+    apt_get install -y --no-install-recommends "$@" 2> /dev/null || {
+        apt_get update && apt_get install -y --no-install-recommends "$@"
+    }
+}
+
 if [ "${#packages[@]}" -gt 0 ]; then
-    if [ "$(id -u)" -eq 0 ]; then as_root=(); else as_root=(sudo -n); fi
     if ! command -v apt-get > /dev/null; then
         fail "this system lacks what Debian calls ${packages[*]}: install it, then run this again"
-    elif ! "${as_root[@]}" true 2> /dev/null; then
+    elif ! may_install; then
         fail "system packages are missing; run: sudo apt-get install -y --no-install-recommends ${packages[*]}"
     fi
-    say "installing the system packages ${packages[*]}"
-    apt_get() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" > /dev/null; }
-    # The lists of packages may be absent or too old; fetching them takes longer than trying.
-    apt_get install -y --no-install-recommends "${packages[@]}" 2> /dev/null || {
-        apt_get update
-        apt_get install -y --no-install-recommends "${packages[@]}"
-    }
+    install_packages "${packages[@]}"
     mapfile -t packages < <(missing_packages)
     [ "${#packages[@]}" -eq 0 ] || fail "installed, but $python still does not find what is in ${packages[*]}"
+fi
+if [ "${#test_packages[@]}" -gt 0 ]; then
+    { may_install && install_packages "${test_packages[@]}" 2> /dev/null; } ||
+        say "tests of the microphone will be skipped; they need what Debian calls ${test_packages[*]}"
 fi
 
 # --- The environment ------------------------------------------------------------------------------------------------

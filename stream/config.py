@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream.errors import UsageError
+from stream.messages import Lane
 
 TopicPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -21,7 +22,9 @@ class AsrConfig(Section):
     """Speech recognition."""
 
     engine: Literal["auto", "whisper", "sphinx", "none"] = "auto"
-    model: Annotated[str, Field(min_length=1)] = "base"
+    model: Annotated[str, Field(min_length=1)] | None = None
+    compute_type: Annotated[str, Field(min_length=1)] | None = None
+    max_stretch_s: Annotated[float, Field(ge=2, le=30)] = 10.0
     language: Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$")] = "en"
 
 
@@ -48,6 +51,19 @@ class WindowsConfig(Section):
         return round(self.max_utterance_s * 1000) // self.hop_ms
 
 
+class LatenessConfig(Section):
+    """How far a lane of a live session may be behind the present before windows are settled without it."""
+
+    text_s: Annotated[float, Field(ge=1, le=60)] = 20.0
+    audio_s: Annotated[float, Field(ge=0.5, le=60)] = 2.0
+    vision_s: Annotated[float, Field(ge=0.5, le=60)] = 2.0
+
+    @property
+    def lanes_ns(self) -> dict[Lane, int]:
+        """The same by lane."""
+        return {"text": round(self.text_s * 1e9), "audio": round(self.audio_s * 1e9), "vision": round(self.vision_s * 1e9)}
+
+
 class ModelConfig(Section):
     """The model and how it runs."""
 
@@ -68,9 +84,15 @@ class Config(Section):
     session: TopicPart = "live"
     node: TopicPart = "local"
     windows: WindowsConfig = WindowsConfig()
+    lateness: LatenessConfig = LatenessConfig()
     asr: AsrConfig = AsrConfig()
     model: ModelConfig = ModelConfig()
     score: ScoreConfig = ScoreConfig()
+
+    @property
+    def tail_windows(self) -> int:
+        """How many windows can be waiting to be settled: those of the longest utterance, or of the greatest lateness."""
+        return max(self.windows.max_windows, -(-max(self.lateness.lanes_ns.values()) // self.windows.hop_ns) + 8)
 
 
 def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:

@@ -93,7 +93,7 @@ class Engine:
         self.tail = tail
         self._model = model.to(device).eval()
         self._one_window = cast(nn.Module, torch.compile(self._model, dynamic=False)) if compile else self._model
-        self._device, self._size = device, bucket
+        self.device, self._size = device, bucket
         self._graphs, self._masks = graphs and device.type == "cuda", masks
         self._buckets: list[Bucket] = []
         self._holders = np.zeros(0, np.int64)  # the generation that has each slot, 0 for none
@@ -211,7 +211,7 @@ class Engine:
             return Bucket(
                 self._model,
                 self._one_window,
-                self._device,
+                self.device,
                 size=self._size,
                 longest=self.tail,
                 graphs=self._graphs,
@@ -219,7 +219,7 @@ class Engine:
             )
         except torch.OutOfMemoryError as error:
             raise UsageError(
-                f"{self._device} has no memory for more than {len(self._holders)} sessions; run fewer, or with shorter tails"
+                f"{self.device} has no memory for more than {len(self._holders)} sessions; run fewer, or with shorter tails"
             ) from error
 
 

@@ -1,21 +1,24 @@
 """Lanes: packets in event time to feature rows, voice activity and words, each with its watermark.
 
 Plain synchronous objects, the same live and offline; the session gives each its thread. The audio lane's voice updates are also
-what the text lane hears.
+what the text lane hears. A gap in the input is known to be one: what was open before it is closed, and the watermark moves on.
 """
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from extractors.asr.recogniser import Recogniser, Word
+from extractors.asr.recogniser import Recogniser, Recognition, Word
 from extractors.audio import AudioExtractor
 from extractors.contract import FeatureRows
 from extractors.face import FaceExtractor
+from extractors.sound import SAMPLE_NS, continues
 from extractors.text import normalise
 from extractors.vad import VoiceActivity, VoiceChunk
 from stream.messages import (
     AudioBlock,
+    Gap,
     LaneUpdate,
+    PartUnknown,
     RowsUpdate,
     Transcript,
     VideoFrame,
@@ -24,14 +27,21 @@ from stream.messages import (
     WordsUpdate,
 )
 
+HOLE = "a gap in the sound"
+SKIPPED = "recognition fell behind"
+
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class LaneLike(Protocol[T_contra]):
     """What every lane is."""
 
-    def push(self, packet: T_contra) -> Sequence[LaneUpdate]:
-        """Take the next packet and return what is known now."""
+    def push(self, packet: T_contra, *, behind: bool = False) -> Sequence[LaneUpdate]:
+        """Take the next packet and return what is known now; `behind` asks to leave out what does not have to be done."""
+        ...
+
+    def skip(self, packet: T_contra, reason: str) -> Sequence[LaneUpdate]:
+        """Let a packet pass unseen, and say why what was in it will stay unknown."""
         ...
 
     def finish(self) -> Sequence[LaneUpdate]:
@@ -39,7 +49,7 @@ class LaneLike(Protocol[T_contra]):
         ...
 
     def close(self) -> None:
-        """Free models and processes."""
+        """Free models and processes, from any thread."""
         ...
 
 
@@ -50,14 +60,22 @@ class VisionLane:
         """Use `extractor`, which this lane closes; None if the source brings the rows."""
         self._extractor = extractor
 
-    def push(self, packet: VideoFrame | VisionRows) -> list[RowsUpdate]:
+    def push(self, packet: VideoFrame | VisionRows | Gap, *, behind: bool = False) -> list[LaneUpdate]:
         """Look at the next picture, or take the next rows."""
-        if isinstance(packet, VisionRows):
-            return [RowsUpdate("vision", packet.rows, packet.t_ns)]
-        assert self._extractor is not None
-        return [RowsUpdate("vision", self._extractor.push(packet.t_ns, packet.image), packet.t_ns + 1)]
+        match packet:
+            case Gap():
+                return self.skip(packet, packet.reason)
+            case VisionRows(t_ns, rows):
+                return [RowsUpdate("vision", rows, t_ns)]
+            case VideoFrame(t_ns, image):
+                assert self._extractor is not None
+                return [RowsUpdate("vision", self._extractor.push(t_ns, image), t_ns + 1)]
 
-    def finish(self) -> list[RowsUpdate]:
+    def skip(self, packet: VideoFrame | VisionRows | Gap, reason: str) -> list[LaneUpdate]:
+        """Let a picture pass unseen."""
+        return [PartUnknown("vision", packet.t_ns + isinstance(packet, VideoFrame), reason)]
+
+    def finish(self) -> list[LaneUpdate]:
         """Nothing is ever open."""
         return []
 
@@ -74,11 +92,25 @@ class AudioLane:
         """Load the voice detector; raises `extractors.errors.Unavailable`."""
         self._extractor = AudioExtractor()
         self._voice = VoiceActivity()
+        self._end_ns = 0  # of the last block
 
-    def push(self, packet: AudioBlock) -> list[LaneUpdate]:
+    def push(self, packet: AudioBlock | Gap, *, behind: bool = False) -> list[LaneUpdate]:
         """Hear the next block."""
+        if isinstance(packet, Gap):
+            return self.skip(packet, packet.reason)
+        missing: list[LaneUpdate] = []
+        if self._end_ns and not continues(packet.t_ns, self._end_ns):
+            missing = self.skip(Gap("audio", packet.t_ns, HOLE), HOLE)
         rows = self._extractor.push(packet.t_ns, packet.samples)
-        return self._updates(rows, self._voice.push(packet.t_ns, packet.samples))
+        self._end_ns = packet.t_ns + len(packet.samples) * SAMPLE_NS
+        return [*missing, *self._updates(rows, self._voice.push(packet.t_ns, packet.samples))]
+
+    def skip(self, packet: AudioBlock | Gap, reason: str) -> list[LaneUpdate]:
+        """Let a block pass unheard; what was heard before it is complete."""
+        open_updates = self.finish() if self._end_ns else []
+        end_ns = packet.t_ns + (len(packet.samples) * SAMPLE_NS if isinstance(packet, AudioBlock) else 0)
+        self._end_ns = max(self._end_ns, end_ns)
+        return [*open_updates, PartUnknown("audio", end_ns, reason), PartUnknown("voice", end_ns, reason)]
 
     def finish(self) -> list[LaneUpdate]:
         """Report what was still open when the sound ended."""
@@ -100,28 +132,46 @@ class TextLane:
     def __init__(self, recogniser: Recogniser | None) -> None:
         """Use `recogniser`, which this lane closes; None if the source brings the words."""
         self._recogniser = recogniser
+        self._heard_ns = 0  # where the last chunk or gap ended
 
-    def push(self, packet: Transcript | VoiceUpdate) -> list[WordsUpdate]:
-        """Take the next words, or hear the next chunks."""
+    def push(self, packet: Transcript | VoiceUpdate | PartUnknown, *, behind: bool = False) -> list[LaneUpdate]:
+        """Take the next words, or hear the next chunks, or learn that there is nothing to hear."""
         if isinstance(packet, Transcript):
             return [WordsUpdate(_spoken(packet.words), (), packet.t_ns)]
-        if self._recogniser is None or not packet.chunks:
-            return []
-        parts = [self._recogniser.push(chunk) for chunk in packet.chunks]
-        final = tuple(word for part in parts for word in part.final)
-        return [WordsUpdate(_spoken(final), _spoken(parts[-1].provisional), parts[-1].watermark_ns)]
-
-    def finish(self) -> list[WordsUpdate]:
-        """Report the words that were still open when the sound ended."""
         if self._recogniser is None:
             return []
-        rest = self._recogniser.finish()
-        return [WordsUpdate(_spoken(rest.final), (), rest.watermark_ns)]
+        if isinstance(packet, PartUnknown):
+            return self.skip(packet, packet.reason)
+        updates: list[LaneUpdate] = []
+        for chunk in packet.chunks:
+            if chunk.t_ns - self._heard_ns >= SAMPLE_NS and self._heard_ns:
+                updates += [*self.finish(), PartUnknown("text", chunk.t_ns, SKIPPED)]
+            self._heard_ns = chunk.end_ns
+            updates.append(_update(self._recogniser.push(chunk, behind=behind)))
+        return updates
+
+    def skip(self, packet: Transcript | VoiceUpdate | PartUnknown, reason: str) -> list[LaneUpdate]:
+        """Let chunks pass unheard; what was heard before them is complete."""
+        if isinstance(packet, VoiceUpdate):
+            end_ns = packet.chunks[-1].end_ns if packet.chunks else self._heard_ns
+        else:
+            end_ns = packet.watermark_ns if isinstance(packet, PartUnknown) else packet.t_ns
+        updates = self.finish()
+        self._heard_ns = max(self._heard_ns, end_ns)
+        return [*updates, PartUnknown("text", self._heard_ns, reason)]
+
+    def finish(self) -> list[LaneUpdate]:
+        """Report the words that were still open when the sound ended."""
+        return [_update(self._recogniser.finish())] if self._recogniser and self._heard_ns else []
 
     def close(self) -> None:
         """Free the recogniser."""
         if self._recogniser:
             self._recogniser.close()
+
+
+def _update(found: Recognition) -> WordsUpdate:
+    return WordsUpdate(_spoken(found.final), _spoken(found.provisional), found.watermark_ns)
 
 
 def _spoken(words: tuple[Word, ...]) -> tuple[Word, ...]:

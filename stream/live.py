@@ -5,19 +5,21 @@ Only what `--help` needs is imported at the top; the heavy libraries follow once
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extractors.errors import ExtractorError
 from stream import __version__
-from stream.errors import MMLatchError, UsageError
+from stream.errors import MMLatchError, SourceError, UsageError
 
 if TYPE_CHECKING:
     from stream.clock import Clock
@@ -30,11 +32,19 @@ log = logging.getLogger("stream.live")
 
 _EXAMPLES = """\
 examples:
+  python -m stream.live                                      the default camera and the default microphone
+  python -m stream.live --source camera:1+mic:USB            others, as python -m stream.devices lists them
   python -m stream.live --source demo                        the bundled, scripted session
   python -m stream.live --source talk.mp4                    a file, in real time, on the console
   python -m stream.live --source talk.mp4 --speed max --format jsonl > scores.jsonl
-  python -m stream.live --source rtsp://camera/stream --device cuda --set asr.model=small
+  python -m stream.live --source door=camera:rtsp://door/1 --source hall=camera:rtsp://hall/1+mic --device cuda
 
+sources:
+  demo, a media file or URL, a recording (.mcap)             read to its end; nothing is left out, it waits if need be
+  camera[:INDEX|PATH|URL], mic[:INDEX|NAME], or both with +  live, until Ctrl-C
+  NAME= before a source names its session; several sources run side by side
+
+Which cameras and microphones there are: python -m stream.devices. What works on this machine: python -m stream.doctor.
 Every key of the configuration is documented in configs/default.yaml. Pretrained files: python -m extractors.assets list
 """
 
@@ -48,7 +58,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument(
-        "--source", required=True, metavar="FILE|URL|demo", help="a media file or URL, a recording (.mcap), or demo"
+        "--source",
+        action="append",
+        metavar="[NAME=]SOURCE",
+        help="what to analyse, see below; repeatable (default: camera+mic)",
     )
     options.add_argument("--device", default="cpu", help="where the model runs: cpu (default), cuda or cuda:N")
     options.add_argument(
@@ -71,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a session; 0 if all of the input was analysed, 1 if something went wrong on the way, 2 if nothing was started."""
+    """Run sessions; 0 if all of the input was analysed, 1 if something went wrong on the way, 2 if nothing was started."""
     options = parser().parse_args(arguments)
     if options.format is None:
         options.format = "console" if sys.stdout.isatty() else "jsonl"
@@ -81,8 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (MMLatchError, ExtractorError) as error:
         log.error("%s", error)
         return 2
-    except KeyboardInterrupt:  # before the session began
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt:  # before a session began
+        log.warning("stopped before anything was analysed")
+        return 0
     return 1 if problems else 0
 
 
@@ -99,21 +113,33 @@ def _run(options: argparse.Namespace) -> list[str]:
             *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in short.items() if value is not None),
         ),
     )
-    source = open_source(options.source)
-    try:
+    with contextlib.ExitStack() as closing:
+        inputs = []
+        for session, location in _sessions(options.source or ["camera+mic"], settings.session):
+            sources = open_sources(location)
+            for source in sources:
+                closing.callback(source.close)
+            if options.speed != "1" and any(source.live for source in sources):
+                raise UsageError(f"--speed {options.speed}: {location} is live; leave the speed at 1")
+            inputs.append((session, sources))
+
         from stream.engine import resolve_device
-        from stream.parts import load
+        from stream.parts import Input, load
 
-        parts = load(settings, source, resolve_device(options.device))
-        try:
-            return asyncio.run(_session(options.format, settings, source, parts, clock))
-        finally:
-            parts.close()
-    finally:
-        source.close()
+        loaded = load(settings, [Input(session, sources) for session, sources in inputs], resolve_device(options.device))
+        for parts in loaded:
+            closing.callback(parts.close)
+        wired = [(sources, parts) for (_, sources), parts in zip(inputs, loaded, strict=True)]
+        return asyncio.run(_sessions_run(options.format, settings, wired, clock))
 
 
-async def _session(style: str, settings: "Config", source: "Source", parts: "Parts", clock: "Callable[[], Clock]") -> list[str]:
+async def _sessions_run(
+    style: str,
+    settings: "Config",
+    wired: "Sequence[tuple[Sequence[Source], Parts]]",
+    clock: "Callable[[], Clock]",
+) -> list[str]:
+    from stream.batcher import Batcher
     from stream.session import Session
     from stream.sinks.sink import Sink
 
@@ -121,24 +147,41 @@ async def _session(style: str, settings: "Config", source: "Source", parts: "Par
     if style == "jsonl":
         from stream.sinks.jsonl import JsonLines
 
-        sink = JsonLines(sys.stdout, parts.info)
+        sink = JsonLines(sys.stdout)
     else:
         from rich.console import Console
 
         from stream.sinks.console import ConsoleDisplay
 
-        sink = ConsoleDisplay(Console(), parts.info)
-    session = Session(source, parts, clock(), [sink], hop_ns=settings.windows.hop_ns)
-    _stop_on_signals(session)
-    return await session.run()
+        sink = ConsoleDisplay(Console())
+    batcher, now = Batcher(), clock()
+    sessions = [
+        Session(
+            sources,
+            parts,
+            batcher,
+            now,
+            [sink],
+            hop_ns=settings.windows.hop_ns,
+            lateness_ns=settings.lateness.lanes_ns,
+        )
+        for sources, parts in wired
+    ]
+    _stop_on_signals(sessions)
+    try:
+        ended = await asyncio.gather(*(session.run() for session in sessions))
+    finally:
+        await batcher.close()
+    return [problem for problems in ended for problem in problems]
 
 
-def _stop_on_signals(session: "Session") -> None:
+def _stop_on_signals(sessions: "Sequence[Session]") -> None:
     """The first Ctrl-C ends the input, and what was read is still scored; the second ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def leave() -> None:
-        session.stop()
+        for session in sessions:
+            session.stop()
         log.warning("stopping after what has been read; press Ctrl-C again to leave now")
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, leave_now, number)
@@ -152,15 +195,63 @@ def _stop_on_signals(session: "Session") -> None:
         loop.add_signal_handler(number, leave)
 
 
-def open_source(location: str) -> "Source":
-    """The source of that name: a recording by its ending, else what FFmpeg makes of it."""
+def _sessions(locations: "Sequence[str]", name: str) -> list[tuple[str, str]]:
+    """The name of each session and its source.
+
+    Raises:
+        UsageError: Two have the same name.
+    """
+    found = []
+    for number, location in enumerate(locations, start=1):
+        named = re.fullmatch(r"([A-Za-z0-9_-]{1,64})=(.+)", location)
+        default = name if len(locations) == 1 else f"{name}-{number}"
+        found.append((named[1], named[2]) if named else (default, location))
+    names = [session for session, _ in found]
+    if twice := {session for session in names if names.count(session) > 1}:
+        raise UsageError(f"--source: two sessions named {', '.join(sorted(twice))}; put another NAME= before one of them")
+    return found
+
+
+def open_sources(location: str) -> "tuple[Source, ...]":
+    """The sources of that description: devices, a recording by its ending, else what FFmpeg makes of it.
+
+    Raises:
+        SourceError: It cannot be opened; of several devices, all that is wrong with them.
+    """
+    if re.match(r"(camera|mic)(?![^:+])", location):
+        return _open_devices(re.split(r"\+(?=(?:camera|mic)(?![^:+]))", location))
     if location == "demo" or Path(location).suffix == ".mcap":
         from stream.sources.recording import RecordingSource
 
-        return RecordingSource(Path(__file__).with_name("demo.mcap") if location == "demo" else Path(location))
+        return (RecordingSource(Path(__file__).with_name("demo.mcap") if location == "demo" else Path(location)),)
     from stream.sources.media import MediaSource
 
-    return MediaSource(location)
+    return (MediaSource(location),)
+
+
+def _open_devices(descriptions: "Sequence[str]") -> "tuple[Source, ...]":
+    from stream.sources.camera import CameraSource
+    from stream.sources.microphone import MicrophoneSource
+
+    kinds = [description.partition(":")[0] for description in descriptions]
+    if len(set(kinds)) < len(kinds):
+        raise UsageError(f"--source {'+'.join(descriptions)}: one camera and one microphone a session; give --source again")
+    opened: list[Source] = []
+    wrong = []
+    for description in descriptions:
+        kind, _, which = description.partition(":")
+        try:
+            if kind == "camera":
+                opened.append(CameraSource(int(which) if which.isdecimal() else which or 0))
+            else:
+                opened.append(MicrophoneSource(which or None))
+        except SourceError as error:
+            wrong.append(str(error))
+    if wrong:
+        for source in opened:
+            source.close()
+        raise SourceError("; ".join(wrong))
+    return tuple(opened)
 
 
 def _clock(speed: str) -> "Callable[[], Clock]":

@@ -13,6 +13,7 @@ from extractors.vad import VoiceChunk
 Lane = Literal["text", "audio", "vision"]
 LANES: tuple[Lane, ...] = ("text", "audio", "vision")
 Part = Literal["text", "audio", "vision", "voice"]  # what has a watermark: the lanes and the voice detector
+PARTS: tuple[Part, ...] = ("text", "audio", "vision", "voice")
 END_NS = 2**62  # a watermark that is past everything: nothing more will come
 
 
@@ -51,7 +52,16 @@ class Transcript:
     words: tuple[Word, ...]
 
 
-Packet = VideoFrame | AudioBlock | VisionRows | Transcript
+@dataclass(frozen=True)
+class Gap:
+    """There is nothing of a kind from its last packet up to `t_ns`, and why: the device is gone, or has fallen silent."""
+
+    kind: Literal["video", "audio"]
+    t_ns: int
+    reason: str
+
+
+Packet = VideoFrame | AudioBlock | VisionRows | Transcript | Gap
 
 
 # --- updates: from the lanes to the windows
@@ -84,14 +94,22 @@ class WordsUpdate:
 
 
 @dataclass(frozen=True)
-class LaneEnded:
-    """Nothing more will come from this part of the lanes; `lost` says why, if it is not that the input has ended."""
+class PartUnknown:
+    """It will stay unknown what a part had from its watermark up to `watermark_ns`, and why: lost, or left out."""
 
     part: Part
-    lost: str | None = None
+    watermark_ns: int
+    reason: str
 
 
-LaneUpdate = RowsUpdate | VoiceUpdate | WordsUpdate | LaneEnded
+@dataclass(frozen=True)
+class PartEnded:
+    """The input has ended: nothing more will come from this part."""
+
+    part: Part
+
+
+LaneUpdate = RowsUpdate | VoiceUpdate | WordsUpdate | PartUnknown | PartEnded
 
 
 # --- windows and scores
@@ -107,12 +125,14 @@ class LaneWindow:
         values: The pooled features, float32, (D,); 0 where there is no value. Empty for the text lane, whose vector hangs
             on the utterance (`stream.scorer`).
         last_ns: The time of the newest row or word of this or any earlier window; None before the first.
+        lost: Why it is unknown, if the lane could not be had here; None if it could, or if it is known.
     """
 
     known: bool
     presence: float
     values: npt.NDArray[np.float32]
     last_ns: int | None
+    lost: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +145,7 @@ class Window:
         words: Those that end in this window.
         words_final: False if some of them may still change.
         voiced: The share of the window's sound in which a voice was heard; None where no sound was heard.
+        forced: The parts that it was settled without, because they were later than is allowed.
     """
 
     seq: int
@@ -135,6 +156,7 @@ class Window:
     words: tuple[Word, ...]
     words_final: bool
     voiced: float | None
+    forced: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +165,7 @@ class LaneScore:
 
     Attributes:
         status: `ok`; `partial` (provisional words); `missing` (known absence); `unknown` (not yet arrived, or lost on the way);
-            `unavailable` (this session has no such lane).
+            `unavailable` (this session has no such lane, or had lost it here).
         reason: Why it is not `ok`; None if it is.
         age_ns: From the lane's newest row or word to the window's end; None before the first.
         weight: How far the model lets the lane through, in [0, 1].
@@ -153,6 +175,23 @@ class LaneScore:
     reason: str | None
     age_ns: int | None
     weight: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Where the time from a window's end to its score went, nanoseconds; the three add up to `total_ns`.
+
+    Attributes:
+        total_ns: From the window's end to the score.
+        feature_ns: Until picture and sound had come through their lanes.
+        text_ns: Then waiting for the words of the window to be settled; 0 for a provisional score, which does not wait.
+        model_ns: Then waiting for the device, embedding and model.
+    """
+
+    total_ns: int
+    feature_ns: int
+    text_ns: int
+    model_ns: int
 
 
 @dataclass(frozen=True)
@@ -172,8 +211,9 @@ class Score:
         voiced: As in `Window`.
         revised_from: Of a final score, the last provisional sentiment of the window, if there was one.
         t_end_unix_ns: Wall time of the window's end; None where session time has nothing to do with the wall's.
-        latency_ns: From the window's end to this score, likewise.
-        model_ns: Time spent on embedding and model, likewise.
+        latency: Likewise.
+        text_lag_ns: How far the recogniser is behind the present, likewise.
+        dropped: What was given up since the session began, by lane: pictures, blocks of sound, updates for the recogniser.
     """
 
     kind: Literal["provisional", "final"]
@@ -190,8 +230,55 @@ class Score:
     voiced: float | None
     revised_from: float | None
     t_end_unix_ns: int | None = None
-    latency_ns: int | None = None
-    model_ns: int | None = None
+    latency: Latency | None = None
+    text_lag_ns: int | None = None
+    dropped: dict[Lane, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A stretch of speech that is over.
+
+    Attributes:
+        number: Counts the utterances of the session, from 0.
+        t_start_ns: The start of its first window.
+        t_end_ns: The end of its last window with a voice or a word in it.
+        sentiment: The final score of that window, which has heard all of it, in [-3, 3].
+        mean: Of its windows' final scores.
+        peak: The one of them that is furthest from 0.
+        words: What was said.
+    """
+
+    number: int
+    t_start_ns: int
+    t_end_ns: int
+    sentiment: float
+    mean: float
+    peak: float
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to the session itself.
+
+    Attributes:
+        t_ns: When, in session time.
+        kind: `lost` (a device or a lane is gone), `recovered` (it is back), `dropped` (packets were given up), `forced` (a
+            window was settled without a part that was too late), `late` (something came for a window that was settled).
+        part: Which lane, or which sink.
+        reason: For a person.
+        count: How many packets or windows it is about.
+    """
+
+    t_ns: int
+    kind: Literal["lost", "recovered", "dropped", "forced", "late"]
+    part: str
+    reason: str
+    count: int = 1
+
+
+Output = Score | Utterance | Event
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What a session is made of: loads extractors, recogniser and model for a source, and says which lanes cannot be had."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,12 +21,35 @@ from stream.errors import UsageError
 from stream.lanes import AudioLane, TextLane, VisionLane
 from stream.messages import LANES, Lane, SessionInfo
 from stream.scorer import Scorer
-from stream.sources.source import Source
+from stream.sources.source import Provides, Source
 from stream.windows import Windows, contracts, pooled_width
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Input:
+    """What one session analyses.
+
+    Attributes:
+        session: The session's name.
+        sources: One file, or a camera, a microphone or both.
+    """
+
+    session: str
+    sources: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        """For display."""
+        return " and ".join(source.name for source in self.sources)
+
+    @property
+    def provides(self) -> frozenset[Provides]:
+        """The kinds of packets that it brings."""
+        return frozenset().union(*(source.provides for source in self.sources))
 
 
 @dataclass
@@ -40,22 +64,47 @@ class Parts:
     info: SessionInfo
 
     def close(self) -> None:
-        """Free what the lanes hold."""
+        """Free what the lanes hold, and the engine's slot."""
         for lane in (self.vision, self.audio, self.text):
             if lane:
                 lane.close()
+        self.scorer.close()
 
 
-def load(config: Config, source: Source, device: torch.device) -> Parts:
-    """Load everything that the source's lanes need.
+def load(config: Config, inputs: Sequence[Input], device: torch.device) -> list[Parts]:
+    """Load everything that the inputs' lanes need, and one engine for all of them.
 
-    A lane whose part is missing is left out, logged and named in the session's information.
+    A lane whose part is missing is left out, logged and named in its session's information.
 
     Raises:
-        UsageError: No lane at all can be had.
+        UsageError: A session can have no lane at all, or the model cannot be loaded.
     """
     # One thread for each model: the lanes run side by side, and sums must not depend on how many cores the machine has.
     torch.set_num_threads(1)
+    model, name = _model(config)
+    engine = Engine(
+        model,
+        device,
+        bucket=len(inputs),
+        tail=config.tail_windows,
+        graphs=config.model.cuda_graphs,
+        compile=config.model.compile,
+    )
+    embedder = cache(TextEmbedder)
+    loaded: list[Parts] = []
+    try:
+        for given in inputs:
+            loaded.append(_session(config, given, engine, model, name, embedder))
+    except BaseException:
+        for parts in loaded:
+            parts.close()
+        raise
+    return loaded
+
+
+def _session(
+    config: Config, given: Input, engine: Engine, model: CausalMMLatch, name: str, embedder: Callable[[], TextEmbedder]
+) -> Parts:
     unavailable: dict[Lane, str] = {}
     notices: list[str] = []
 
@@ -66,41 +115,43 @@ def load(config: Config, source: Source, device: torch.device) -> Parts:
             unavailable[lane] = str(error)
             return None
 
-    vision = attempt("vision", lambda: _vision(source))
-    audio = attempt("audio", lambda: _audio(source))
-    text, embedder = attempt("text", lambda: _text(source, audio, config, device, notices)) or (None, None)
+    vision = attempt("vision", lambda: _vision(given))
+    audio = attempt("audio", lambda: _audio(given))
+    text = attempt("text", lambda: _text(given, audio, config, engine.device, embedder, notices))
     if len(unavailable) == len(LANES):
         raise UsageError("nothing to analyse: " + "; ".join(f"{lane}: {why}" for lane, why in unavailable.items()))
-
-    windows = Windows(
-        hop_ns=config.windows.hop_ns, gap_windows=config.windows.gap_windows, max_windows=config.windows.max_windows
-    )
-    model, name = _model(config)
     if not model.card.data:
         notices.append("the model is untrained: its scores mean nothing yet")
     info = SessionInfo(
-        session=config.session,
+        session=given.session,
         node=config.node,
-        source=source.name,
-        scripted=source.scripted,
+        source=given.name,
+        scripted=any(source.scripted for source in given.sources),
         model=f"{name}@{model.digest()}",
         trained=bool(model.card.data),
-        device=str(device),
+        device=str(engine.device),
         smooth_tau_s=config.score.smooth_tau_s,
         unavailable=unavailable,
         notices=tuple(notices),
     )
-    engine = Engine(
-        model, device, tail=config.windows.max_windows, graphs=config.model.cuda_graphs, compile=config.model.compile
-    )
-    scorer = Scorer(engine, embedder, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s)
     if info.scripted:
         log.warning("%s is a script with a synthetic voice and face, not a recording of anybody", info.source)
     for lane, why in unavailable.items():
         log.warning("%s lane unavailable: %s", lane, why)
     for notice in notices:
         log.warning("%s", notice)
-    return Parts(vision, audio, text, windows, scorer, info)
+    return Parts(
+        vision,
+        audio,
+        text,
+        windows=Windows(
+            hop_ns=config.windows.hop_ns, gap_windows=config.windows.gap_windows, max_windows=config.windows.max_windows
+        ),
+        scorer=Scorer(
+            engine, embedder() if text else None, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s
+        ),
+        info=info,
+    )
 
 
 def _model(config: Config) -> tuple[CausalMMLatch, str]:
@@ -134,33 +185,46 @@ class _NotThere(ExtractorError):
     """The source does not bring what the lane needs."""
 
 
-def _vision(source: Source) -> VisionLane:
-    if "vision_rows" in source.provides:
+def _vision(given: Input) -> VisionLane:
+    if "vision_rows" in given.provides:
         return VisionLane(None)
-    if "video" not in source.provides:
+    if "video" not in given.provides:
         raise _NotThere("the source has no video")
     return VisionLane(FaceExtractor())
 
 
-def _audio(source: Source) -> AudioLane:
-    if "audio" not in source.provides:
+def _audio(given: Input) -> AudioLane:
+    if "audio" not in given.provides:
         raise _NotThere("the source has no audio")
     return AudioLane()
 
 
 def _text(
-    source: Source, audio: AudioLane | None, config: Config, device: torch.device, notices: list[str]
-) -> tuple[TextLane, TextEmbedder]:
-    if "words" in source.provides:
-        return TextLane(None), TextEmbedder()
+    given: Input,
+    audio: AudioLane | None,
+    config: Config,
+    device: torch.device,
+    embedder: Callable[[], TextEmbedder],
+    notices: list[str],
+) -> TextLane:
+    if "words" in given.provides:
+        embedder()
+        return TextLane(None)
     asked = config.asr
     if asked.engine == "none":
         raise _NotThere("recognition is switched off (--asr none)")
     if audio is None:
-        reason = "the audio lane is unavailable" if "audio" in source.provides else "the source has no audio"
+        reason = "the audio lane is unavailable" if "audio" in given.provides else "the source has no audio"
         raise _NotThere(f"no words can be recognised, because {reason}")
-    embedder = TextEmbedder()
-    recogniser, notice = asr.create(asked.engine, model=asked.model, language=asked.language, device=device.type)
+    embedder()  # without it words are of no use
+    recogniser, notice = asr.create(
+        asked.engine,
+        model=asked.model,
+        compute_type=asked.compute_type,
+        language=asked.language,
+        device=device.type,
+        max_stretch_ns=round(asked.max_stretch_s * 1e9),
+    )
     if notice:
         notices.append(notice)
-    return TextLane(recogniser), embedder
+    return TextLane(recogniser)

@@ -5,6 +5,8 @@ only with the window, so the vector is made here and not in the text lane.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,8 +15,13 @@ import numpy.typing as npt
 from extractors.text import WIDTH, TextEmbedder, normalise
 from stream.engine import Engine
 from stream.messages import LANES, Lane, LaneScore, Score, Window
-from stream.track import Estimate, Step, Track
+from stream.track import Estimate, Request, Step, Track, advance
 
+# A provisional score looks up so many new vectors, the newest, 10 ms each; when all the words of a stretch change at once, the
+# windows before keep the vectors they had, or wait. A final score has its window's own vector, always.
+_FRESH = 4
+_KEPT = 512  # vectors, far more than a tail has windows
+_NO_WORDS = np.zeros(WIDTH, np.float32)
 _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "vision": "no_face"}
 
 
@@ -35,59 +42,79 @@ class Scorer:
         self._keep = math.exp(-hop_ns / 1e9 / smooth_tau_s) if smooth_tau_s > 0 else 0.0
         self._words: list[str] = []
         self._smooth: float | None = None
-        self._vectors: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}  # of the utterance's beginnings
+        self._vectors: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}  # of utterances' beginnings, oldest first
+        self._shown: dict[int, npt.NDArray[np.float32]] = {}  # the last vector of each window that is not settled
         self._said: dict[int, tuple[int, float]] = {}  # of windows not settled: provisional scores so far, and the last one
-        self._lost: dict[Lane, str] = {}
+        self._next_words: list[str] = []  # of the utterance up to the end of the job that is being done
 
-    def lose(self, lane: Lane, reason: str) -> None:
-        """Say from now on why nothing comes from a lane: this session does not have it, or it failed."""
-        self._lost[lane] = reason
+    def close(self) -> None:
+        """Give the slot back."""
+        self._track.close()
 
     def commit(self, window: Window) -> Score:
         """The final score of a settled window; each comes here once, in order."""
-        if window.restart:
-            self._vectors.clear()
-        step, self._words = self._step(window, self._words)
-        estimate = self._track.commit(step)
-        self._smooth = self._mix(self._smooth, estimate.sentiment)
-        rev, last = self._said.pop(window.seq, (0, None))
-        return self._score("final", rev, window, estimate, self._smooth, self._words, last)
+        return score([Job(self, [window], final=True)])[0]
 
     def speculate(self, tail: list[Window]) -> Score:
         """A provisional score of the last of the windows after the settled ones, at least one; finals do not depend on it."""
-        tail = tail[: self._longest]  # beyond that the display falls behind
-        words, smooth, steps = self._words, self._smooth, []
-        for window in tail:
-            step, words = self._step(window, words)
-            steps.append(step)
-        estimates = self._track.speculate(steps)
+        return score([Job(self, tail, final=False)])[0]
+
+    def request(self, job: "Job") -> Request:
+        """What the engine has to do for a job of this session."""
+        words, said = self._words, []  # of the utterance up to each window that has any
+        windows = job.windows[: self._longest]  # beyond that the display falls behind
+        for window in windows:
+            new = [part for word in window.words for part in normalise(word.text)]
+            words = ([] if window.restart else words) + new
+            said.append(tuple(words) if new else None)
+        self._next_words = words
+        unseen = [number for number, each in enumerate(said) if each and each not in self._vectors]
+        for number in unseen if job.final else unseen[-_FRESH:]:
+            self._embed(said[number] or ())
+        steps = [self._step(window, each) for window, each in zip(windows, said, strict=True)]
+        return Request(self._track, steps, job.final)
+
+    def result(self, job: "Job", estimates: list[Estimate]) -> Score:
+        """The score of a job's last window, once the engine has done that."""
+        smooth = self._smooth
         for estimate in estimates:
             smooth = self._mix(smooth, estimate.sentiment)
         assert smooth is not None
-        window = tail[-1]
+        window, estimate, words = job.windows[len(estimates) - 1], estimates[-1], self._next_words
+        if job.final:
+            self._words, self._smooth = words, smooth
+            self._shown.pop(window.seq, None)
+            rev, last = self._said.pop(window.seq, (0, None))
+            return self._score("final", rev, window, estimate, smooth, words, last)
         rev, _ = self._said.get(window.seq, (0, None))
-        self._said[window.seq] = (rev + 1, estimates[-1].sentiment)
-        return self._score("provisional", rev, window, estimates[-1], smooth, words, None)
+        self._said[window.seq] = (rev + 1, estimate.sentiment)
+        return self._score("provisional", rev, window, estimate, smooth, words, None)
 
     def _mix(self, smooth: float | None, sentiment: float) -> float:
         return sentiment if smooth is None else self._keep * smooth + (1 - self._keep) * sentiment
 
-    def _step(self, window: Window, words: list[str]) -> tuple[Step, list[str]]:
-        """The window for the engine, and the utterance's words up to its end."""
-        new = [part for word in window.words for part in normalise(word.text)]
-        words = ([] if window.restart else words) + new
-        vector = self._vector(tuple(words)) if new else np.zeros(WIDTH, np.float32)
+    def _step(self, window: Window, words: tuple[str, ...] | None) -> Step:
+        """The window for the engine, with the vector of the utterance's words so far if it has any of its own."""
+        vector = self._vectors.get(words) if words else None
+        if vector is not None:
+            self._shown[window.seq] = vector
+        elif words:
+            vector = self._shown.get(window.seq)
         inputs = []
         for name in LANES:
             lane = window.lanes[name]
-            inputs += [vector if name == "text" else lane.values, np.array([lane.known, lane.presence], np.float32)]
-        return Step(window.seq, window.restart, np.concatenate(inputs)), words
+            values, flags = lane.values, [float(lane.known), lane.presence]
+            if name == "text":
+                values = _NO_WORDS if vector is None else vector
+                flags = [0.0, 0.0] if words and vector is None else flags
+            inputs += [values, np.array(flags, np.float32)]
+        return Step(window.seq, window.restart, np.concatenate(inputs))
 
-    def _vector(self, words: tuple[str, ...]) -> npt.NDArray[np.float32]:
+    def _embed(self, words: tuple[str, ...]) -> None:
         assert self._embedder is not None
-        if words not in self._vectors:
-            self._vectors[words] = self._embedder.embed(words)
-        return self._vectors[words]
+        self._vectors[words] = self._embedder.embed(words)
+        if len(self._vectors) > _KEPT:
+            del self._vectors[next(iter(self._vectors))]
 
     def _score(
         self,
@@ -123,6 +150,28 @@ class Scorer:
             return LaneScore("partial" if partial else "ok", "provisional_words" if partial else None, age_ns, weight)
         if found.known:
             return LaneScore("missing", _NOTHING_THERE[lane], age_ns, weight)
-        if lane in self._lost:
-            return LaneScore("unavailable", self._lost[lane], age_ns, weight)
-        return LaneScore("unknown", "not_yet" if kind == "provisional" else "no_data", age_ns, weight)
+        if found.lost:
+            return LaneScore("unavailable", found.lost, age_ns, weight)
+        reason = "not_yet" if kind == "provisional" else "late" if lane in window.forced else "no_data"
+        return LaneScore("unknown", reason, age_ns, weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a session wants scored: a settled window for good, or the windows of its tail.
+
+    Attributes:
+        scorer: The session's.
+        windows: The one window if `final`; else those after the settled ones, at least one.
+        final: Whether it is for good.
+    """
+
+    scorer: Scorer
+    windows: list[Window]
+    final: bool
+
+
+def score(jobs: Sequence[Job]) -> list[Score]:
+    """Do the jobs of several sessions of one engine, each session's at most one, together."""
+    estimates = advance([job.scorer.request(job) for job in jobs])
+    return [job.scorer.result(job, found) for job, found in zip(jobs, estimates, strict=True)]

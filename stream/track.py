@@ -48,44 +48,88 @@ class Track:
 
     def __init__(self, engine: Engine) -> None:
         """Take a slot and stand before the first window."""
-        self._engine, self._slot = engine, engine.open()
-        self._slots = np.array([self._slot])
-        self._tail: list[tuple[Step, Estimate]] = []
+        self.engine, self.slot = engine, engine.open()
+        self.tail: list[tuple[Step, Estimate]] = []
 
     def close(self) -> None:
         """Give the slot back."""
-        self._engine.close(self._slot)
+        self.engine.close(self.slot)
 
     def commit(self, step: Step) -> Estimate:
         """Settle the next window; what was said of later ones before stays only if this one was in the tail as it is."""
-        if not self._tail or not self._tail[0][0].same(step):
-            self._tail = self._run([step])
-        del self._tail[0]
-        return _estimates(self._engine.settle(self._slots))[0]
+        return advance([Request(self, [step], settle=True)])[0][0]
 
     def speculate(self, steps: Sequence[Step]) -> list[Estimate]:
         """Estimates of the windows after the settled ones, at most `Engine.tail` of them; finals do not depend on it."""
-        same = 0
-        while same < min(len(steps), len(self._tail)) and self._tail[same][0].same(steps[same]):
-            same += 1
-        del self._tail[same:]
-        if steps[same:]:
-            self._tail += self._run(steps[same:])
-        return [estimate for _, estimate in self._tail]
+        return advance([Request(self, steps, settle=False)])[0]
 
-    def _run(self, steps: Sequence[Step]) -> list[tuple[Step, Estimate]]:
-        """Let the tail be these windows from the first of them on."""
-        given = Steps(
-            seq=np.array([steps[0].seq]),
-            count=np.array([len(steps)]),
-            restart=np.array([[step.restart for step in steps]]),
-            inputs=np.stack([step.inputs for step in steps])[None],
-        )
-        return list(zip(steps, _estimates(self._engine.extend(self._slots, given)), strict=True))
+    def unchanged(self, steps: Sequence[Step]) -> int:
+        """How many of these windows, from the first on, are in the tail as they are."""
+        same = 0
+        while same < min(len(steps), len(self.tail)) and self.tail[same][0].same(steps[same]):
+            same += 1
+        return same
+
+
+class Request(NamedTuple):
+    """What one track is to do: let its tail be `steps`, or `settle` the one window that they are."""
+
+    track: Track
+    steps: Sequence[Step]
+    settle: bool
+
+
+def advance(requests: Sequence[Request]) -> list[list[Estimate]]:
+    """Do what several tracks of one engine want, each at most once, in as few calls as their shapes allow.
+
+    Returns:
+        For each request the estimates of its windows.
+    """
+    alone: list[tuple[Track, Sequence[Step]]] = []
+    longer: list[tuple[Track, Sequence[Step]]] = []
+    for track, steps, settle in requests:
+        same = track.unchanged(steps)
+        if settle and same:
+            continue  # what comes after it in the tail stays
+        del track.tail[same:]
+        if rest := steps[same:]:
+            (alone if len(rest) == 1 else longer).append((track, rest))
+    # A window that came in a call of one window counts for good; in a longer one it would have to be run again.
+    for group in (alone, longer):
+        if group:
+            _extend(group)
+    settling = [request.track for request in requests if request.settle]
+    if settling:
+        finals = _estimates(settling[0].engine.settle(np.array([track.slot for track in settling])))
+        for track, final in zip(settling, finals, strict=True):
+            track.tail[0] = (track.tail[0][0], final)
+    found = [[estimate for _, estimate in track.tail[: len(steps)]] for track, steps, _ in requests]
+    for track in settling:
+        del track.tail[0]
+    return found
+
+
+def _extend(group: Sequence[tuple[Track, Sequence[Step]]]) -> None:
+    """Put windows at the ends of tails, in one call."""
+    longest = max(len(steps) for _, steps in group)
+    width = len(group[0][1][0].inputs)
+    given = Steps(
+        seq=np.array([steps[0].seq for _, steps in group]),
+        count=np.array([len(steps) for _, steps in group]),
+        restart=np.zeros((len(group), longest), np.bool_),
+        inputs=np.zeros((len(group), longest, width), np.float32),
+    )
+    for row, (_, steps) in enumerate(group):
+        given.restart[row, : len(steps)] = [step.restart for step in steps]
+        given.inputs[row, : len(steps)] = [step.inputs for step in steps]
+    found = iter(_estimates(group[0][0].engine.extend(np.array([track.slot for track, _ in group]), given)))
+    for track, steps in group:
+        estimates = [next(found) for _ in range(longest)]
+        track.tail += zip(steps, estimates[: len(steps)], strict=True)
 
 
 def _estimates(found: Estimates) -> list[Estimate]:
-    """Those of the one slot."""
+    """Those of all windows of all slots, one after the other."""
     weights = found.weights.reshape(-1, found.weights.shape[-1]).tolist()
     both = zip(found.sentiment.ravel().tolist(), found.uncertainty.ravel().tolist(), weights, strict=True)
     return [Estimate(sentiment, uncertainty, tuple(each)) for sentiment, uncertainty, each in both]

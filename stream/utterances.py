@@ -1,4 +1,10 @@
-"""Where utterances begin: decided window by window from settled voice activity alone, so any timing gives the same answer."""
+"""Utterances: where they begin, decided window by window from settled voice activity alone, and what they were when over.
+
+Any timing gives the same answer, since only settled windows are asked.
+"""
+
+from extractors.asr.recogniser import Word
+from stream.messages import Score, Utterance
 
 
 class UtteranceSplitter:
@@ -32,3 +38,39 @@ class UtteranceSplitter:
         other = UtteranceSplitter(gap_windows=self._gap_windows, max_windows=self._max_windows)
         other._length, other._silent, other._speaking = self._length, self._silent, self._speaking
         return other
+
+
+class UtteranceLog:
+    """Sums up each utterance when the next run of windows begins; runs without a voice are none."""
+
+    def __init__(self) -> None:
+        """Stand before window 0."""
+        self._number = 0
+        self._run: list[Score] = []  # the final scores since the last restart, while a voice was heard in them
+
+    def take(self, score: Score, *, restart: bool) -> Utterance | None:
+        """Take the next final score, and whether its window starts anew; returns the utterance that this ends."""
+        over = self.finish() if restart else None
+        if self._run or score.voiced:
+            self._run.append(score)
+        return over
+
+    def finish(self) -> Utterance | None:
+        """The utterance that is open, now that it is over; None if there is none."""
+        run, self._run = self._run, []
+        while run and not run[-1].voiced and not run[-1].words:  # the silence that showed that it was over
+            run.pop()
+        if not run:
+            return None
+        sentiments = [score.sentiment for score in run]
+        words: tuple[Word, ...] = tuple(word for score in run for word in score.words)
+        self._number += 1
+        return Utterance(
+            number=self._number - 1,
+            t_start_ns=run[0].t_start_ns,
+            t_end_ns=run[-1].t_end_ns,
+            sentiment=sentiments[-1],
+            mean=sum(sentiments) / len(sentiments),
+            peak=max(sentiments, key=abs),
+            words=words,
+        )

@@ -3,9 +3,12 @@
 Window k covers [k * hop, (k + 1) * hop). It is settled when the watermarks of all lanes and of the voice detector have reached
 its end; settled windows come out once, in order, and depend on the input alone. The windows after them, the tail, can be
 built from what is known so far at any time.
+
+A live session does not wait for ever: a part that is later than is allowed is overtaken (`force`). Such a window holds nothing
+of it, not even what had come, so that it depends on nothing but the decision; what comes for it afterwards is counted and left.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +18,20 @@ from extractors.audio import CONTRACT as AUDIO
 from extractors.contract import FeatureContract, FeatureRows
 from extractors.face import CONTRACT as FACE
 from extractors.text import CONTRACT as TEXT
-from stream.messages import END_NS, Lane, LaneEnded, LaneUpdate, LaneWindow, Part, RowsUpdate, VoiceUpdate, Window, WordsUpdate
+from stream.messages import (
+    END_NS,
+    PARTS,
+    Lane,
+    LaneUpdate,
+    LaneWindow,
+    Part,
+    PartEnded,
+    PartUnknown,
+    RowsUpdate,
+    VoiceUpdate,
+    Window,
+    WordsUpdate,
+)
 from stream.utterances import UtteranceSplitter
 
 ROW_LANES: dict[Lane, FeatureContract] = {"audio": AUDIO, "vision": FACE}
@@ -45,17 +61,23 @@ def pooled_width(lane: Lane) -> int:
 
 
 class Windows:
-    """Gathers the lanes' updates and gives out windows."""
+    """Gathers the lanes' updates and gives out windows.
+
+    Attributes:
+        late: How many rows, chunks and words came for windows that were settled without them, by part.
+    """
 
     def __init__(self, *, hop_ns: int, gap_windows: int, max_windows: int) -> None:
         """Stand before window 0, with every lane expected to report."""
+        self.late: dict[Part, int] = dict.fromkeys(PARTS, 0)
         self._hop_ns = hop_ns
-        self._watermark_ns: dict[Part, int] = {"text": 0, "audio": 0, "vision": 0, "voice": 0}
+        self._watermark_ns: dict[Part, int] = dict.fromkeys(PARTS, 0)
+        self._forced_ns: dict[Part, int] = dict.fromkeys(PARTS, 0)  # up to here nobody waits for the part
+        self._unknown: dict[Part, deque[tuple[int, int, str]]] = {part: deque() for part in PARTS}  # (start, end, reason)
         self._rows: dict[Lane, dict[int, list[FeatureRows]]] = {lane: defaultdict(list) for lane in ROW_LANES}
         self._voice: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # (nanoseconds in the window, voiced)
         self._words: dict[int, list[Word]] = defaultdict(list)
         self._guess: tuple[Word, ...] = ()
-        self._text_lost_ns = END_NS  # from here on it is unknown what was said
         self._last_ns: dict[Lane, int | None] = {"text": None, "audio": None, "vision": None}
         self._splitter = UtteranceSplitter(gap_windows=gap_windows, max_windows=max_windows)
         self._next = 0  # the first window that is not settled
@@ -66,33 +88,49 @@ class Windows:
         match update:
             case RowsUpdate(lane, rows, watermark_ns):
                 self._add_rows(lane, rows)
-                self._watermark_ns[lane] = watermark_ns
+                self._pass(lane, watermark_ns)
             case VoiceUpdate(chunks, watermark_ns):
                 for chunk in chunks:
                     self._add_voice(chunk.t_ns, chunk.end_ns, chunk.voiced)
-                self._watermark_ns["voice"] = watermark_ns
+                self._pass("voice", watermark_ns)
             case WordsUpdate(final, provisional, watermark_ns):
                 for word in final:
-                    self._words[self._touch(word.end_ns - 1)].append(word)
+                    if self._touch("text", word.end_ns - 1):
+                        self._words[(word.end_ns - 1) // self._hop_ns].append(word)
                 self._guess = provisional
-                self._watermark_ns["text"] = watermark_ns
-            case LaneEnded(part, lost):
-                if part == "text":
-                    self._guess = ()
-                    if lost:
-                        self._text_lost_ns = self._watermark_ns["text"]
-                self._watermark_ns[part] = END_NS
+                self._pass("text", watermark_ns)
+            case PartUnknown(part, watermark_ns, reason):
+                self._unknown[part].append((self._watermark_ns[part], watermark_ns, reason))
+                self._pass(part, watermark_ns)
+            case PartEnded(part):
+                self._pass(part, END_NS)
+
+    def watermark_ns(self, part: Part) -> int:
+        """Nothing older will come from that part."""
+        return self._watermark_ns[part]
+
+    def force(self, part: Part, t_ns: int) -> None:
+        """Wait no more for what a part has before `t_ns`: windows that end there or before are settled without it."""
+        self._forced_ns[part] = max(self._forced_ns[part], t_ns)
+
+    def reach(self, t_ns: int) -> None:
+        """Let there be windows up to `t_ns`, whether or not anything comes: a live session goes on."""
+        self._count = max(self._count, t_ns // self._hop_ns)
 
     def settle(self) -> list[Window]:
         """The windows that have become settled since the last call."""
-        watermark_ns = min(self._watermark_ns.values())
+        passed_ns = min(max(self._watermark_ns[part], self._forced_ns[part]) for part in PARTS)
         settled = []
-        while self._next < self._count and (self._next + 1) * self._hop_ns <= watermark_ns:
-            settled.append(self._build(self._next, self._splitter, self._last_ns, guess=()))
+        while self._next < self._count and (end_ns := (self._next + 1) * self._hop_ns) <= passed_ns:
+            forced = tuple(part for part in PARTS if self._watermark_ns[part] < end_ns)
+            settled.append(self._build(self._next, self._splitter, self._last_ns, guess=(), forced=forced))
             for rows in self._rows.values():
                 rows.pop(self._next, None)
             self._voice.pop(self._next, None)
             self._words.pop(self._next, None)
+            for spans in self._unknown.values():
+                while spans and spans[0][1] <= end_ns:
+                    spans.popleft()
             self._next += 1
         return settled
 
@@ -101,53 +139,78 @@ class Windows:
         splitter, last_ns = self._splitter.copy(), dict(self._last_ns)
         return [self._build(k, splitter, last_ns, self._guess) for k in range(self._next, t_ns // self._hop_ns)]
 
-    def _touch(self, t_ns: int) -> int:
-        """The window of a moment, which holds some of the input."""
+    def _pass(self, part: Part, watermark_ns: int) -> None:
+        if part == "text" and watermark_ns == END_NS:
+            self._guess = ()
+        self._watermark_ns[part] = max(self._watermark_ns[part], watermark_ns)
+
+    def _touch(self, part: Part, t_ns: int) -> bool:
+        """Note that the input reaches to a moment; returns whether its window is still open."""
         k = t_ns // self._hop_ns
         self._count = max(self._count, k + 1)
-        return k
+        self.late[part] += k < self._next
+        return k >= self._next
 
     def _add_rows(self, lane: Lane, rows: FeatureRows) -> None:
         moments = np.concatenate([rows.t_ns, rows.absent_ns]) // self._hop_ns
-        for k in np.unique(moments):
+        for k in np.unique(moments).tolist():
             inside, absent = rows.t_ns // self._hop_ns == k, rows.absent_ns // self._hop_ns == k
-            part = FeatureRows(rows.t_ns[inside], rows.values[inside], rows.absent_ns[absent])
-            self._rows[lane][self._touch(int(k) * self._hop_ns)].append(part)
+            if self._touch(lane, k * self._hop_ns):
+                self._rows[lane][k].append(FeatureRows(rows.t_ns[inside], rows.values[inside], rows.absent_ns[absent]))
 
     def _add_voice(self, start_ns: int, end_ns: int, voiced: bool) -> None:
         while start_ns < end_ns:
             k = start_ns // self._hop_ns
             cut_ns = min(end_ns, (k + 1) * self._hop_ns)
-            self._voice[k].append((cut_ns - start_ns, voiced))
+            if k >= self._next:
+                self._voice[k].append((cut_ns - start_ns, voiced))
+            else:
+                self.late["voice"] += 1
             start_ns = cut_ns
 
-    def _build(self, k: int, splitter: UtteranceSplitter, last_ns: dict[Lane, int | None], guess: tuple[Word, ...]) -> Window:
+    def _build(
+        self,
+        k: int,
+        splitter: UtteranceSplitter,
+        last_ns: dict[Lane, int | None],
+        guess: tuple[Word, ...],
+        forced: tuple[Part, ...] = (),
+    ) -> Window:
         start_ns, end_ns = k * self._hop_ns, (k + 1) * self._hop_ns
-        heard_ns = sum(length for length, _ in self._voice.get(k, ()))
-        voiced_ns = sum(length for length, voiced in self._voice.get(k, ()) if voiced)
+        heard = () if "voice" in forced else self._voice.get(k, ())
+        heard_ns = sum(length for length, _ in heard)
+        voiced_ns = sum(length for length, voiced in heard if voiced)
         guessed = tuple(word for word in guess if start_ns < word.end_ns <= end_ns)
-        words = (*self._words.get(k, ()), *guessed)
+        words = () if "text" in forced else (*self._words.get(k, ()), *guessed)
         if words:
             last_ns["text"] = words[-1].end_ns - 1
         # The recogniser has passed this window, and there was sound for it to hear.
-        told = heard_ns > 0 and end_ns <= min(self._watermark_ns["text"], self._text_lost_ns)
-        text = LaneWindow(bool(words) or told, float(bool(words)), np.empty(0, np.float32), last_ns["text"])
+        lost = self._lost("text", start_ns, end_ns)
+        told = heard_ns > 0 and end_ns <= self._watermark_ns["text"] and not lost
+        known = bool(words) or told
+        text = LaneWindow(known, float(bool(words)), np.empty(0, np.float32), last_ns["text"], None if known else lost)
         return Window(
             seq=k,
             t_start_ns=start_ns,
             t_end_ns=end_ns,
             restart=splitter.next(voiced_ns > 0),
-            lanes={"text": text, **{lane: self._pool(lane, k, last_ns) for lane in ROW_LANES}},
+            lanes={"text": text, **{lane: self._pool(lane, k, last_ns, late=lane in forced) for lane in ROW_LANES}},
             words=words,
             words_final=not guessed,
             voiced=voiced_ns / heard_ns if heard_ns else None,
+            forced=forced,
         )
 
-    def _pool(self, lane: Lane, k: int, last_ns: dict[Lane, int | None]) -> LaneWindow:
+    def _pool(self, lane: Lane, k: int, last_ns: dict[Lane, int | None], *, late: bool) -> LaneWindow:
         width = len(ROW_LANES[lane].columns)
-        rows = FeatureRows.concatenate(self._rows[lane].get(k, ()), width)
+        rows = FeatureRows.concatenate(() if late else self._rows[lane].get(k, ()), width)
         found, absent = len(rows.t_ns), len(rows.absent_ns)
         if found:
             last_ns[lane] = int(rows.t_ns[-1])
             return LaneWindow(True, found / (found + absent), pool(rows.values), last_ns[lane])
-        return LaneWindow(absent > 0, 0.0, np.zeros(2 * width, np.float32), last_ns[lane])
+        lost = None if absent else self._lost(lane, k * self._hop_ns, (k + 1) * self._hop_ns)
+        return LaneWindow(absent > 0, 0.0, np.zeros(2 * width, np.float32), last_ns[lane], lost)
+
+    def _lost(self, part: Part, start_ns: int, end_ns: int) -> str | None:
+        """Why nothing can be known of a part somewhere in [start_ns, end_ns), if so."""
+        return next((why for first, last, why in self._unknown[part] if first < end_ns and start_ns < last), None)

@@ -7,8 +7,11 @@ for them at exit, for ever if one hangs in a driver.
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
+
+from stream.futures import settle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,10 +32,12 @@ class Worker:
         self._calls.put((lambda: function(*arguments, **options), done))
         return await done
 
-    def close(self, timeout_s: float = 5.0) -> bool:
-        """End the thread after the calls that wait; whether it ended within `timeout_s` seconds."""
+    async def close(self, timeout_s: float = 1.0) -> bool:
+        """End the thread after the calls that wait; whether it ended within `timeout_s` seconds. A second time waits again."""
         self._calls.put(None)
-        self._thread.join(timeout_s)
+        deadline_s = time.monotonic() + timeout_s
+        while self._thread.is_alive() and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.002)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -42,15 +47,5 @@ class Worker:
                 result, error = function(), None
             except BaseException as raised:  # whatever it is belongs to the caller
                 result, error = None, raised
-            loop = done.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, done, result, error)
-
-
-def _settle(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if done.done():  # the caller was cancelled meanwhile
-        return
-    if error is None:
-        done.set_result(result)
-    else:
-        done.set_exception(error)
+            settle(done, result, error)
+            del task, function, done, result, error  # nothing of a call is kept while waiting for the next one

@@ -19,10 +19,10 @@ MAY_USE = {
 }
 # Inside stream/, from the ground up: a module may use those of its own floor and of the floors below.
 FLOORS = [
-    {"errors", "clock", "channel", "config", "messages", "worker"},
-    {"utterances", "windows", "lanes", "engine", "scorer", "track", "bucket", "mcap"},
-    {"sources", "sinks", "parts", "session"},
-    {"live"},
+    {"errors", "futures", "clock", "channel", "config", "messages", "worker", "backoff"},
+    {"utterances", "windows", "lanes", "latency", "engine", "scorer", "track", "batcher", "bucket", "mcap"},
+    {"sources", "sinks", "parts", "feed", "session"},
+    {"live", "devices", "doctor"},
 ]
 # What runs on a machine that has torch, numpy and safetensors, and models/ besides.
 CORE = {"stream.engine", "stream.bucket", "stream.errors"}

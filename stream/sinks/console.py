@@ -1,6 +1,9 @@
 """The console: the current score, the last minute, the words, each lane's state, latency."""
 
+import asyncio
+import contextlib
 import sys
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -11,14 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from stream.channel import Channel
-from stream.messages import LANES, Lane, LaneScore, Score, SessionInfo
+from stream.messages import LANES, Event, Lane, LaneScore, Output, Score, SessionInfo
 from stream.sinks.payload import SCORE_RANGE, polarity
+from stream.worker import Worker
 
 if TYPE_CHECKING:
     from extractors.asr.recogniser import Word
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MINUTE_NS = 60_000_000_000
+_REDRAW_S = 0.12  # at most so often
+_LEAVE_S = 0.5  # for a terminal that is stuck to take the last panel
 _SPARKLINE = 60  # characters, a second each
 _WORDS = 14
 _HALF_BAR = 24  # characters from 0 to 3
@@ -26,44 +32,97 @@ _STATUS_STYLE = {"ok": "green", "partial": "green", "missing": "yellow", "unknow
 
 
 class ConsoleDisplay:
-    """Redraws one panel in place; on an output that is no terminal, prints it once at the end."""
+    """Redraws a panel for each session in place; on an output that is no terminal, prints them once at the end."""
 
-    def __init__(self, console: Console, info: SessionInfo) -> None:
+    name = "console"
+
+    def __init__(self, console: Console) -> None:
         """Draw on `console`."""
-        self._console, self._info = console, info
+        self._console = console
+        self._live: Live | None = None
+        self._worker: Worker | None = None
+        self._views: list[SessionView] = []
+        self._running = 0
+        self._drawn_s = 0.0
+
+    async def run(self, info: SessionInfo, outputs: Channel[Output]) -> None:
+        """Draw until there are no more outputs; a terminal that is stuck holds up nobody else."""
+        view = SessionView(info)
+        self._views.append(view)
+        self._running += 1
+        self._worker = worker = self._worker or Worker("console")
+        try:
+            async for output in outputs:
+                view.take(output)
+                if self._console.is_terminal and time.monotonic() - self._drawn_s > _REDRAW_S:
+                    self._drawn_s = time.monotonic()
+                    await worker.call(self._draw, self._render())
+        finally:
+            self._running -= 1
+            if not self._running:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(worker.call(self._leave, self._render()), _LEAVE_S)
+                await worker.close(_LEAVE_S)
+                self._worker = None
+                self._views.clear()
+
+    def _render(self) -> RenderableType:
+        return Group(*(view.render() for view in self._views))
+
+    def _draw(self, views: RenderableType) -> None:
+        if self._live:
+            self._live.update(views, refresh=True)
+            return
+        # Log lines that go to the same terminal are printed above the panel; those that go elsewhere still go there.
+        shared = sys.stderr.isatty()
+        self._live = Live(views, console=self._console, auto_refresh=False, redirect_stderr=shared, redirect_stdout=False)
+        self._live.start(refresh=self._console.is_terminal)
+
+    def _leave(self, views: RenderableType) -> None:
+        """Draw for the last time, and give the terminal back."""
+        self._draw(views)
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+
+class SessionView:
+    """What the console shows of one session."""
+
+    def __init__(self, info: SessionInfo) -> None:
+        """Before the first window."""
+        self._info = info
         self._finals: deque[Score] = deque()
         self._words: deque[Word] = deque(maxlen=_WORDS)
         self._count = 0
         self._newest: Score | None = None
+        self._event: Event | None = None
 
-    async def run(self, scores: Channel[Score]) -> None:
-        """Draw until there are no more scores."""
-        # Log lines that go to the same terminal are printed above the panel; those that go elsewhere still go there.
-        shared = sys.stderr.isatty()
-        with Live(
-            self.render(), console=self._console, refresh_per_second=8, redirect_stderr=shared, redirect_stdout=False
-        ) as live:
-            async for score in scores:
-                self.take(score)
-                live.update(self.render())
-
-    def take(self, score: Score) -> None:
-        """Remember what the display shows of a score."""
-        self._newest = score
-        if score.kind == "final":
-            self._count += 1
-            self._words.extend(score.words)
-            self._finals.append(score)
-            while self._finals[0].t_end_ns <= score.t_end_ns - _MINUTE_NS:
-                self._finals.popleft()
+    def take(self, output: Output) -> None:
+        """Remember what is shown of an output."""
+        match output:
+            case Score(kind="final"):
+                self._newest = output
+                self._count += 1
+                self._words.extend(output.words)
+                self._finals.append(output)
+                while self._finals[0].t_end_ns <= output.t_end_ns - _MINUTE_NS:
+                    self._finals.popleft()
+            case Score():
+                self._newest = output
+            case Event(kind="lost" | "recovered"):
+                self._event = output
 
     def render(self) -> RenderableType:
         """The whole panel."""
-        title = Text(self._info.source, style="bold")
+        title = Text(f"{self._info.session}: {self._info.source}", style="bold")
         if self._info.scripted:
             title.append(" ").append(" scripted ", style="reverse")
         footer = "\n".join(f"! {notice}" for notice in self._info.notices)
         body: list[RenderableType] = [self._score(), self._sparkline(), self._spoken(), self._lanes(), self._facts()]
+        if self._event:
+            style = "red" if self._event.kind == "lost" else "green"
+            body.append(Text(f"{self._event.t_ns / 1e9:.0f} s  {self._event.reason}", style=style))
         if footer:
             body.append(Text(footer, style="yellow"))
         return Panel(Group(*body), title=title, subtitle=f"{self._info.model} on {self._info.device}", width=92)
@@ -120,9 +179,13 @@ class ConsoleDisplay:
         if not self._newest:
             return Text()
         facts = [f"{self._newest.t_end_ns / 1e9:.2f} s", f"{self._count} finals"]
-        if self._newest.latency_ns is not None and self._newest.model_ns is not None:
-            facts.append(f"{self._newest.kind} latency {self._newest.latency_ns / 1e6:.0f} ms")
-            facts.append(f"model {self._newest.model_ns / 1e6:.1f} ms")
+        if latency := self._newest.latency:
+            facts.append(
+                f"{self._newest.kind} latency {latency.total_ns / 1e6:.0f} ms, of it model {latency.model_ns / 1e6:.1f}"
+            )
+        if self._newest.text_lag_ns is not None:
+            facts.append(f"words {self._newest.text_lag_ns / 1e9:.1f} s behind")
+        facts += [f"{count} {lane} dropped" for lane, count in self._newest.dropped.items() if count]
         return Text("  ·  ".join(facts), style="dim")
 
 

@@ -1,27 +1,39 @@
-"""JSON lines: one score payload a line."""
+"""JSON lines: one payload a line."""
 
 import os
 import sys
+import threading
 from typing import TextIO
 
 from stream.channel import Channel
-from stream.messages import Score, SessionInfo
+from stream.messages import Output, SessionInfo
 from stream.sinks.payload import encode
+from stream.worker import Worker
 
 
 class JsonLines:
-    """Writes each score at once, so that a reader at the other end of a pipe is never behind."""
+    """Writes each payload at once, so that a reader at the other end of a pipe is never behind."""
 
-    def __init__(self, out: TextIO, info: SessionInfo) -> None:
+    name = "JSON lines"
+
+    def __init__(self, out: TextIO) -> None:
         """Write to `out`."""
-        self._out, self._info = out, info
+        self._out = out
+        self._lock = threading.Lock()
 
-    async def run(self, scores: Channel[Score]) -> None:
-        """Write until there are no more scores, or until the reader has gone."""
+    async def run(self, info: SessionInfo, outputs: Channel[Output]) -> None:
+        """Write until there are no more outputs, or until the reader has gone; a reader that is slow holds up nobody else."""
+        worker = Worker("json lines")
         try:
-            async for score in scores:
-                self._out.write(encode(score, self._info) + "\n")
-                self._out.flush()
+            async for output in outputs:
+                await worker.call(self._write, encode(output, info) + "\n")
         except BrokenPipeError:
             # The interpreter flushes the standard output once more at its end; that must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        finally:
+            await worker.close(0.1)
+
+    def _write(self, line: str) -> None:
+        with self._lock:  # sessions have a thread each
+            self._out.write(line)
+            self._out.flush()

@@ -19,6 +19,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from extractors.sound import SAMPLE_NS, SAMPLE_RATE
+from stream.clock import Clock
 from stream.errors import SourceError
 from stream.messages import AudioBlock, Packet, VideoFrame
 from stream.sources.source import Provides
@@ -32,7 +33,7 @@ _TIMEOUT_S = (10.0, 10.0)  # to open a network stream, and for each read from it
 class MediaSource:
     """One media file or URL: its first video and its first audio stream."""
 
-    scripted = False
+    scripted = live = False
 
     def __init__(self, location: str) -> None:
         """Open it and look which streams there are.
@@ -57,33 +58,40 @@ class MediaSource:
         self.provides: frozenset[Provides] = frozenset(
             "video" if isinstance(stream, VideoStream) else "audio" for stream in self._streams
         )
+        self._reading = self._closed = False
         start_us = self._container.start_time
         self._origin_ns = None if start_us is None else max(0, start_us) * 1000
 
-    def packets(self) -> Iterator[Packet]:
+    def packets(self, clock: Clock) -> Iterator[Packet]:
         """Pictures and sound in time order; see `Source.packets`."""
+        self._reading = True
         waiting: list[tuple[int, int, Packet | Picture]] = []
         numbers = count()
         reached_ns = {stream.index: -1 for stream in self._streams}
-        for stream, packet in self._decode():
-            reached_ns[stream] = packet.t_ns
-            heapq.heappush(waiting, (packet.t_ns, next(numbers), packet))
-            due_ns = max(min(reached_ns.values()), max(reached_ns.values()) - _LOOK_AHEAD_NS)
-            while waiting and waiting[0][0] <= due_ns:
+        try:
+            for stream, packet in self._decode():
+                reached_ns[stream] = packet.t_ns
+                heapq.heappush(waiting, (packet.t_ns, next(numbers), packet))
+                due_ns = max(min(reached_ns.values()), max(reached_ns.values()) - _LOOK_AHEAD_NS)
+                while waiting and waiting[0][0] <= due_ns:
+                    yield _ready(heapq.heappop(waiting)[2])
+            while waiting:
                 yield _ready(heapq.heappop(waiting)[2])
-        while waiting:
-            yield _ready(heapq.heappop(waiting)[2])
+        finally:
+            self._container.close()
 
     def close(self) -> None:
-        """Close the file."""
-        self._container.close()
+        """Close the file; while it is being read, its reader does, as FFmpeg must not be closed under it."""
+        self._closed = True
+        if not self._reading:
+            self._container.close()
 
     def _decode(self) -> Iterator[tuple[int, "AudioBlock | Picture"]]:
         """All packets, each with its stream's number, in the order of decoding, up to where the file ends."""
         sound = _Sound()
         damaged, end_ns, broken = 0, 0, ""
         chunks = self._container.demux(self._streams)
-        while True:
+        while not self._closed:
             try:
                 chunk = next(chunks)
             except StopIteration:
@@ -112,6 +120,8 @@ class MediaSource:
         announced_ns = max(_nanoseconds(stream.duration, stream.time_base) for stream in self._streams)
         if not announced_ns:  # Matroska tells only of the whole
             announced_ns = _nanoseconds(self._container.duration, Fraction(1, av.time_base))
+        if self._closed:
+            return
         if announced_ns - end_ns > _SHORT_NS:
             self.problems.append(
                 f"{self.name}: cut short at {end_ns / 1e9:.1f} s of {announced_ns / 1e9:.1f} s; what could be read was "

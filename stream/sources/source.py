@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
+from stream.clock import Clock
 from stream.messages import Packet
 
 Provides = Literal["video", "audio", "vision_rows", "words"]
@@ -14,22 +15,29 @@ class Source(Protocol):
     Attributes:
         name: For display.
         scripted: It is a script, not a recording of anybody.
+        live: It brings what happens now: it does not wait, may fall silent, and is begun anew after a failure.
         provides: The kinds of packets that it brings. A lane that none of them feeds is unavailable in the session.
         problems: What was found wrong while reading, a line each for the user; grows until `packets` ends.
     """
 
     name: str
     scripted: bool
+    live: bool
     provides: frozenset[Provides]
     problems: list[str]
 
-    def packets(self) -> Iterator[Packet]:
+    def packets(self, clock: Clock) -> Iterator[Packet]:
         """The packets: each kind in time order, kinds roughly interleaved by time.
 
-        Runs on a thread of its own and may block. What goes wrong on the way ends the packets and is told in `problems`.
+        Runs on a thread of its own and may block. A file tells what goes wrong on the way in `problems`, and ends. A live
+        source stamps by `clock`, ends only when it is closed, and raises when the device is gone; it is then called again,
+        later.
+
+        Raises:
+            SourceError: Of a live source: why nothing comes, a line for the user.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the file or device."""
+        """Let go of the file or device, from any thread; `packets` ends soon after."""
         ...

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,8 +10,8 @@ from extractors.asr.recogniser import Word
 from extractors.text import WIDTH
 from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
 from stream.engine import Engine
-from stream.messages import LaneWindow, Window
-from stream.scorer import Scorer
+from stream.messages import LaneWindow, Part, Score, Window
+from stream.scorer import Job, Scorer, score
 
 HOP = 250_000_000
 CONFIG = CausalMMLatchConfig(text=WIDTH, audio=2, vision=2, max_steps=12)
@@ -30,9 +33,16 @@ def embedder() -> LastWordEmbedder:
     return LastWordEmbedder()
 
 
-def scorer(embedder: LastWordEmbedder, tau: float = 2.0, tail: int = 8) -> Scorer:
-    engine = Engine(CausalMMLatch.untrained(CONFIG), torch.device("cpu"), tail=tail)
-    return Scorer(engine, embedder, hop_ns=HOP, smooth_tau_s=tau)  # type: ignore[arg-type]
+def made(bucket: int = 1, tail: int = 8) -> tuple[Engine, list[int]]:
+    """An engine, and of each call of its model the number of windows."""
+    model, calls = CausalMMLatch.untrained(CONFIG), []
+    engine = Engine(model, torch.device("cpu"), bucket=bucket, tail=tail)
+    model.register_forward_pre_hook(lambda _, args: calls.append(args[0]["text"].shape[1]))
+    return engine, calls
+
+
+def scorer(embedder: LastWordEmbedder, tau: float = 2.0, tail: int = 8, engine: Engine | None = None) -> Scorer:
+    return Scorer(engine or made(tail=tail)[0], embedder, hop_ns=HOP, smooth_tau_s=tau)  # type: ignore[arg-type]
 
 
 def window(seq: int, *words: str, restart: bool = False, final: bool = True, vision: str = "value") -> Window:
@@ -83,14 +93,33 @@ def test_each_lane_says_what_was_known_of_it_and_why(embedder: LastWordEmbedder)
     tail = target.speculate([window(0, "guess", restart=True, final=False, vision="unknown")])
     assert (tail.lanes["text"].status, tail.lanes["text"].reason) == ("partial", "provisional_words")
     assert (tail.lanes["vision"].status, tail.lanes["vision"].reason) == ("unknown", "not_yet")
-    score = target.commit(window(0, restart=True, vision="absent"))
-    assert (score.lanes["text"].status, score.lanes["text"].reason) == ("missing", "no_words")
-    assert (score.lanes["audio"].status, score.lanes["audio"].age_ns) == ("ok", HOP)
-    assert (score.lanes["vision"].status, score.lanes["vision"].reason) == ("missing", "no_face")
+    lanes = target.commit(window(0, restart=True, vision="absent")).lanes
+    assert (lanes["text"].status, lanes["text"].reason) == ("missing", "no_words")
+    assert (lanes["audio"].status, lanes["audio"].age_ns) == ("ok", HOP)
+    assert (lanes["vision"].status, lanes["vision"].reason) == ("missing", "no_face")
     assert target.commit(window(1, vision="unknown")).lanes["vision"].reason == "no_data"
-    target.lose("vision", "unplugged")
-    lost = target.commit(window(2, vision="unknown")).lanes["vision"]
-    assert (lost.status, lost.reason) == ("unavailable", "unplugged")
+
+
+@pytest.mark.parametrize(
+    ("text", "forced", "status", "reason"),
+    [
+        (LaneWindow(False, 0.0, np.empty(0, np.float32), None, "crashed"), (), "unavailable", "crashed"),
+        (LaneWindow(False, 0.0, np.empty(0, np.float32), None), ("text", "voice"), "unknown", "late"),
+        (LaneWindow(False, 0.0, np.empty(0, np.float32), None), ("voice",), "unknown", "no_data"),
+        (LaneWindow(True, 0.0, np.empty(0, np.float32), None), (), "missing", "no_words"),
+    ],
+)
+def test_a_lane_that_is_not_there_says_whether_it_was_lost_or_late(
+    embedder: LastWordEmbedder, text: LaneWindow, forced: tuple[Part, ...], status: str, reason: str
+) -> None:
+    without = window(0, restart=True)
+    without = replace(without, lanes={**without.lanes, "text": text}, forced=forced)
+    found = scorer(embedder).commit(without).lanes
+    assert (found["text"].status, found["text"].reason) == (status, reason)
+    assert (found["audio"].status, found["audio"].reason) == ("ok", None)
+    # Before a window is settled, nothing is late; what is lost is lost already.
+    tail = scorer(embedder).speculate([replace(without, forced=())]).lanes["text"]
+    assert (tail.status, tail.reason) == (status, reason if text.known or text.lost else "not_yet")
 
 
 def test_absence_and_unknown_are_different_inputs(embedder: LastWordEmbedder) -> None:
@@ -123,9 +152,54 @@ def test_sentiment_uncertainty_and_weights_are_the_models(embedder: LastWordEmbe
     expected, _ = model(windows, model.initial_state(1))
     target = scorer(embedder)
     scores = [target.speculate(inputs[:count]) for count in (1, 2, 3)] + [target.commit(each) for each in inputs]
-    for score in scores:
-        assert score.sentiment == pytest.approx(expected.sentiment[0, score.seq].item(), abs=1e-5)
-        assert score.uncertainty == pytest.approx(expected.uncertainty[0, score.seq].item(), abs=1e-5)
-        weights = [score.lanes[name].weight for name in ("text", "audio", "vision")]
-        assert weights == pytest.approx(expected.weights[0, score.seq].tolist(), abs=1e-5)
-    assert len({round(score.uncertainty, 4) for score in scores}) == 3
+    for found in scores:
+        assert found.sentiment == pytest.approx(expected.sentiment[0, found.seq].item(), abs=1e-5)
+        assert found.uncertainty == pytest.approx(expected.uncertainty[0, found.seq].item(), abs=1e-5)
+        weights = [found.lanes[name].weight for name in ("text", "audio", "vision")]
+        assert weights == pytest.approx(expected.weights[0, found.seq].tolist(), abs=1e-5)
+    assert len({round(found.uncertainty, 4) for found in scores}) == 3
+
+
+TALK = [window(0, "a", restart=True), window(1, "b"), window(2), window(3, "c", "d"), window(4, restart=True), window(5, "e")]
+
+
+def told(scores: Sequence[Score]) -> list[tuple[object, ...]]:
+    """All of the scores but for what a longer call may change in the last digits."""
+    return [
+        (s.kind, s.seq, s.rev, s.t_start_ns, s.t_end_ns, s.words, s.utterance_words, s.voiced, s.revised_from is None)
+        for s in scores
+    ]
+
+
+def test_the_jobs_of_several_sessions_are_done_together_and_each_as_if_alone() -> None:
+    engine, calls = made(bucket=3)
+    together = [scorer(LastWordEmbedder(), engine=engine) for _ in range(3)]
+    alone = []
+    for row in range(3):
+        engine, _ = made(bucket=3)
+        alone.append([scorer(LastWordEmbedder(), engine=engine) for _ in range(3)][row])
+    talks = [[replace(each, voiced=row / 3) for each in TALK] for row in range(3)]
+    for seq in range(5):
+        # One is settled, one shows its tail first, one afterwards.
+        wanted = [(0, True, seq, 1), (1, False, seq, 3), (2, True, seq, 1), (2, False, seq + 1, 1), (1, True, seq, 1)]
+        for batch in (wanted[:3], wanted[3:]):
+            jobs = [Job(together[who], talks[who][start : start + count], final) for who, final, start, count in batch]
+            calls.clear()
+            found = score(jobs)
+            assert len(calls) <= 2
+            for (who, final, _, _), job, one in zip(batch, jobs, found, strict=True):
+                other = alone[who].commit(job.windows[0]) if final else alone[who].speculate(job.windows)
+                if final:
+                    assert replace(one, revised_from=None) == replace(other, revised_from=None)
+                assert told([one]) == told([other])
+                assert (one.sentiment, one.smooth) == pytest.approx((other.sentiment, other.smooth), abs=1e-5)
+
+
+def test_a_slot_that_was_given_back_is_for_the_next_session(embedder: LastWordEmbedder) -> None:
+    engine, _ = made()
+    first = scorer(embedder, engine=engine)
+    expected = [first.commit(each) for each in TALK]
+    first.close()
+    again = scorer(LastWordEmbedder(), engine=engine)
+    assert [again.commit(each) for each in TALK] == expected
+    assert len(engine._buckets) == 1

@@ -20,6 +20,8 @@ def no_weights(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Made:
     """Stands for a recogniser; keeps what it was made of."""
 
+    notice = None
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.made = (arguments, options)
 
@@ -46,23 +48,33 @@ def test_without_the_package_auto_takes_pocketsphinx_and_says_why(monkeypatch):
 @pytest.mark.parametrize(
     ("engine", "language", "options"),
     [
-        ("whisper", "auto", {"device": "cuda", "language": None, "download": True}),
-        ("whisper", "de", {"device": "cuda", "language": "de", "download": True}),
-        ("auto", "en", {"device": "cuda", "language": "en", "download": False}),
+        ("whisper", "auto", {"language": None, "download": True}),
+        ("whisper", "de", {"language": "de", "download": True}),
+        ("auto", "en", {"language": "en", "download": False}),
     ],
 )
 def test_whisper_is_taken_where_it_is(monkeypatch, engine, language, options):
     monkeypatch.setattr(whisper, "WhisperRecogniser", Made)
-    recogniser, notice = asr.create(engine, model="small", language=language, device="cuda")
+    recogniser, notice = asr.create(
+        engine, model="small", compute_type="int8", language=language, device="cuda", max_stretch_ns=7_000_000_000
+    )
     assert isinstance(recogniser, Made)
-    assert recogniser.made == (("small",), options)
+    given = {"device": "cuda", "compute_type": "int8", "max_stretch_ns": 7_000_000_000}
+    assert recogniser.made == (("small",), given | options)
     assert notice is None
+
+
+def test_a_choice_by_device_is_told(monkeypatch):
+    monkeypatch.setattr(whisper, "WhisperRecogniser", Made)
+    monkeypatch.setattr(Made, "notice", "words come from Whisper base, because")
+    assert asr.create("auto", model=None, language="en", device="cpu")[1] == "words come from Whisper base, because"
 
 
 def test_sphinx_asked_for_needs_no_notice(monkeypatch):
     monkeypatch.setattr(sphinx, "SphinxRecogniser", Made)
-    recogniser, notice = asr.create("sphinx", model="base", language="en", device="cpu")
+    recogniser, notice = asr.create("sphinx", model="base", language="en", device="cpu", max_stretch_ns=7_000_000_000)
     assert isinstance(recogniser, Made)
+    assert recogniser.made == ((), {"max_stretch_ns": 7_000_000_000})
     assert notice is None
 
 

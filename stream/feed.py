@@ -1,0 +1,157 @@
+"""A source on a thread of its own, handing its packets on.
+
+A file waits for the clock and for whoever takes its packets. A live source does not wait: what it brings is offered, and
+whoever is slow gives something up. It is supervised: when it fails it is begun anew after a while, and as long as nothing comes
+from it, gaps are handed on in its place, so that windows need not wait for what will not come.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from stream.backoff import Backoff
+from stream.clock import Clock
+from stream.messages import Event, Gap, Packet, VideoFrame
+from stream.sources.source import Source
+from stream.worker import Worker
+
+log = logging.getLogger(__name__)
+
+STALLED_NS = 2_000_000_000  # a live source that has brought nothing for so long counts as lost
+_WATCH_S = 0.125  # how often it is looked at
+_MARGIN_NS = 250_000_000  # gaps end so long before the present, as a packet may be on its way
+_STEADY_NS = 30_000_000_000  # a source that ran so long is well again
+
+
+class FileFeed:
+    """Reads a source at the clock's pace, waiting whenever whoever takes the packets does."""
+
+    def __init__(self, source: Source, clock: Clock, put: Callable[[Packet], Awaitable[object]]) -> None:
+        """Hand packets to `put`."""
+        self._source, self._clock, self._put = source, clock, put
+        self._reading: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    async def run(self) -> None:
+        """Read until the end, or until `stop`; raises what the source raises."""
+        if self._stopped:
+            return
+        self._reading = asyncio.create_task(self._read())
+        await asyncio.wait({self._reading})
+        self._source.close()
+        if not self._reading.cancelled():
+            await self._reading
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._stopped = True
+        if self._reading:
+            self._reading.cancel()
+
+    async def _read(self) -> None:
+        worker = Worker("source")
+        try:
+            packets = self._source.packets(self._clock)
+            while (packet := await worker.call(next, packets, None)) is not None:
+                await self._clock.sleep_until(packet.t_ns)
+                await self._put(packet)
+        finally:
+            await worker.close()
+
+
+class LiveFeed:
+    """Keeps a live source going until it is stopped."""
+
+    def __init__(
+        self,
+        source: Source,
+        clock: Clock,
+        offer: Callable[[Packet], object],
+        report: Callable[[Event], object],
+        backoff: Backoff | None = None,
+    ) -> None:
+        """Hand packets to `offer`, from the source's thread, and what becomes of the source to `report`, from any thread."""
+        self._source, self._clock, self._offer, self._report = source, clock, offer, report
+        self._backoff = backoff or Backoff()
+        self._kinds: list[Literal["video", "audio"]] = [kind for kind in ("video", "audio") if kind in source.provides]
+        self._stop = asyncio.Event()
+        # Between the source's thread and the watch, which both hand packets on, in the order of time.
+        self._lock = threading.Lock()
+        self._reached_ns = dict.fromkeys(self._kinds, 0)  # nothing older will be handed on
+        self._last_ns = clock.now_ns()  # when the last packet came
+        self._lost: str | None = None  # why nothing comes
+
+    async def run(self) -> None:
+        """Run until `stop`."""
+        worker = Worker(self._source.name)
+        watch = asyncio.create_task(self._watch())
+        try:
+            while not self._stop.is_set():
+                begun_ns = self._clock.now_ns()
+                try:
+                    await worker.call(self._read)
+                    reason = f"{self._source.name} ended"
+                except Exception as error:
+                    log.debug("%s", self._source.name, exc_info=error)
+                    reason = str(error) or type(error).__name__
+                if self._stop.is_set():
+                    break
+                self._lose(f"{reason}; trying again")
+                if self._clock.now_ns() - begun_ns > _STEADY_NS:
+                    self._backoff.reset()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._backoff.next_s())
+        finally:
+            watch.cancel()
+            self._source.close()
+            await worker.close()
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._stop.set()
+        self._source.close()
+
+    def _read(self) -> None:
+        """On the source's thread."""
+        for packet in self._source.packets(self._clock):
+            if self._stop.is_set():
+                return
+            with self._lock:
+                kind: Literal["video", "audio"] = "video" if isinstance(packet, VideoFrame) else "audio"
+                self._last_ns = self._clock.now_ns()
+                if packet.t_ns < self._reached_ns[kind]:
+                    continue  # a gap has been handed on in its place
+                self._reached_ns[kind] = packet.t_ns
+                if self._lost:
+                    self._lost = None
+                    self._tell("recovered", f"{self._source.name} is back")
+                self._offer(packet)
+
+    async def _watch(self) -> None:
+        """While nothing comes, say so, again and again."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            now_ns = self._clock.now_ns()
+            if not self._lost and now_ns - self._last_ns > STALLED_NS:
+                self._lose(f"{self._source.name} has brought nothing for {STALLED_NS // 1_000_000_000} s")
+            with self._lock:
+                for kind in self._kinds:
+                    if self._lost and now_ns - _MARGIN_NS > self._reached_ns[kind]:
+                        self._reached_ns[kind] = now_ns - _MARGIN_NS
+                        self._offer(Gap(kind, now_ns - _MARGIN_NS, self._lost))
+
+    def _lose(self, reason: str) -> None:
+        with self._lock:
+            if not self._lost:
+                self._tell("lost", reason)
+            self._lost = reason
+
+    def _tell(self, kind: Literal["lost", "recovered"], reason: str) -> None:
+        parts = " and ".join("vision" if each == "video" else "audio" for each in self._kinds)
+        self._report(Event(self._clock.now_ns(), kind, parts, reason))
+
+
+Feed = FileFeed | LiveFeed
