@@ -2,17 +2,18 @@
 
     python -m benchmarks.asr --data FOLDER --json FILE
 
-Each back-end twice. Streaming, as shipped: blocks of 32 ms through the voice activity detector, stretch by stretch, one recogniser
-for all recordings of a corpus, as in a long session. Whole file, the baseline: each recording decoded once, in one piece.
-Recordings: read aloud (speech/: the LJ files and JFK), short neutral sentences of many speakers (data/ravdess/, the first
-repetitions of actors 1 to 20; 21 to 24 stay untouched for later tests), and one GRID clip, the only one with true word times.
+Each back-end twice. Streaming, as shipped: blocks of 32 ms through the voice activity detector, stretch by stretch, one
+recogniser for all recordings of a corpus, as in a long session. Whole file, the baseline: each recording decoded once, in one
+piece. Recordings: read aloud (speech/: the LJ files and JFK), short neutral sentences of many speakers (data/ravdess/, the
+first repetitions of actors 1 to 20; 21 to 24 stay untouched for later tests), and one GRID clip, the only one with true word
+times.
 
 What is measured:
     word error rate: of the final words, normalised. Provisional: of what stands there just before each stretch ends.
     error of word ends: mean absolute, in seconds, over the words that are right.
     seen after, final after: how much sound after a word's end it first stood there with about its final time, and was final;
-        the mean over the final words, right or wrong, in seconds. The 0.2 s in which the detector decides are in it; the decoding
-        itself is not, as it takes machine time, not sound.
+        the mean over the final words, right or wrong, in seconds. The 0.2 s in which the detector decides are in it; the
+        decoding itself is not, as it takes machine time, not sound.
     CPU: seconds in the recogniser and its child process for each second of the recordings, without loading.
 """
 

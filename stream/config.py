@@ -24,7 +24,7 @@ class AsrConfig(Section):
     engine: Literal["auto", "whisper", "sphinx", "none"] = "auto"
     model: Annotated[str, Field(min_length=1)] | None = None
     compute_type: Annotated[str, Field(min_length=1)] | None = None
-    max_stretch_s: Annotated[float, Field(ge=2, le=30)] = 10.0
+    max_stretch_s: Annotated[float, Field(ge=2, le=30)] = 15.0
     language: Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$")] = "en"
 
 
@@ -54,7 +54,7 @@ class WindowsConfig(Section):
 class LatenessConfig(Section):
     """How far a lane of a live session may be behind the present before windows are settled without it."""
 
-    text_s: Annotated[float, Field(ge=1, le=60)] = 20.0
+    text_s: Annotated[float, Field(ge=1, le=60)] = 25.0
     audio_s: Annotated[float, Field(ge=0.5, le=60)] = 2.0
     vision_s: Annotated[float, Field(ge=0.5, le=60)] = 2.0
 

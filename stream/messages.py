@@ -164,8 +164,8 @@ class LaneScore:
     """What a score says of one lane.
 
     Attributes:
-        status: `ok`; `partial` (provisional words); `missing` (known absence); `unknown` (not yet arrived, or lost on the way);
-            `unavailable` (this session has no such lane, or had lost it here).
+        status: `ok`; `partial` (there are words that may still change); `missing` (known absence); `unknown` (not yet arrived,
+            or lost on the way); `unavailable` (this session has no such lane, or had lost it here).
         reason: Why it is not `ok`; None if it is.
         age_ns: From the lane's newest row or word to the window's end; None before the first.
         weight: How far the model lets the lane through, in [0, 1].
@@ -206,7 +206,7 @@ class Score:
         uncertainty: The standard deviation of the label that the model expects about `sentiment`, in (0, 3).
         smooth: `sentiment` under an exponential mean over event time, in [-3, 3].
         lanes: What was known of each lane.
-        words: The words that end in the window.
+        words: The words that end in the window; of a provisional score, all those after the settled windows.
         utterance_words: How many words the utterance has so far.
         voiced: As in `Window`.
         revised_from: Of a final score, the last provisional sentiment of the window, if there was one.

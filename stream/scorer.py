@@ -6,7 +6,7 @@ only with the window, so the vector is made here and not in the text lane.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -80,15 +80,16 @@ class Scorer:
         for estimate in estimates:
             smooth = self._mix(smooth, estimate.sentiment)
         assert smooth is not None
-        window, estimate, words = job.windows[len(estimates) - 1], estimates[-1], self._next_words
+        windows, estimate = job.windows[: len(estimates)], estimates[-1]
+        seq = windows[-1].seq
         if job.final:
-            self._words, self._smooth = words, smooth
-            self._shown.pop(window.seq, None)
-            rev, last = self._said.pop(window.seq, (0, None))
-            return self._score("final", rev, window, estimate, smooth, words, last)
-        rev, _ = self._said.get(window.seq, (0, None))
-        self._said[window.seq] = (rev + 1, estimate.sentiment)
-        return self._score("provisional", rev, window, estimate, smooth, words, None)
+            self._words, self._smooth = self._next_words, smooth
+            self._shown.pop(seq, None)
+            rev, last = self._said.pop(seq, (0, None))
+            return self._score("final", rev, windows, estimate, smooth, last)
+        rev, _ = self._said.get(seq, (0, None))
+        self._said[seq] = (rev + 1, estimate.sentiment)
+        return self._score("provisional", rev, windows, estimate, smooth, None)
 
     def _mix(self, smooth: float | None, sentiment: float) -> float:
         return sentiment if smooth is None else self._keep * smooth + (1 - self._keep) * sentiment
@@ -120,12 +121,15 @@ class Scorer:
         self,
         kind: Literal["provisional", "final"],
         rev: int,
-        window: Window,
+        windows: list[Window],
         estimate: Estimate,
         smooth: float,
-        words: list[str],
         revised_from: float | None,
     ) -> Score:
+        window = windows[-1]
+        lanes = {lane: _lane(lane, window, kind, weight) for lane, weight in zip(LANES, estimate.weights, strict=True)}
+        if not all(each.words_final for each in windows):
+            lanes["text"] = replace(lanes["text"], status="partial", reason="provisional_words")
         return Score(
             kind=kind,
             seq=window.seq,
@@ -135,25 +139,25 @@ class Scorer:
             sentiment=estimate.sentiment,
             uncertainty=estimate.uncertainty,
             smooth=smooth,
-            lanes={lane: self._lane(lane, window, kind, weight) for lane, weight in zip(LANES, estimate.weights, strict=True)},
-            words=window.words,
-            utterance_words=len(words),
+            lanes=lanes,
+            words=tuple(word for each in windows for word in each.words),
+            utterance_words=len(self._next_words),
             voiced=window.voiced,
             revised_from=revised_from,
         )
 
-    def _lane(self, lane: Lane, window: Window, kind: str, weight: float) -> LaneScore:
-        found = window.lanes[lane]
-        age_ns = None if found.last_ns is None else window.t_end_ns - found.last_ns
-        if found.presence:
-            partial = lane == "text" and not window.words_final
-            return LaneScore("partial" if partial else "ok", "provisional_words" if partial else None, age_ns, weight)
-        if found.known:
-            return LaneScore("missing", _NOTHING_THERE[lane], age_ns, weight)
-        if found.lost:
-            return LaneScore("unavailable", found.lost, age_ns, weight)
-        reason = "not_yet" if kind == "provisional" else "late" if lane in window.forced else "no_data"
-        return LaneScore("unknown", reason, age_ns, weight)
+
+def _lane(lane: Lane, window: Window, kind: str, weight: float) -> LaneScore:
+    found = window.lanes[lane]
+    age_ns = None if found.last_ns is None else window.t_end_ns - found.last_ns
+    if found.presence:
+        return LaneScore("ok", None, age_ns, weight)
+    if found.known:
+        return LaneScore("missing", _NOTHING_THERE[lane], age_ns, weight)
+    if found.lost:
+        return LaneScore("unavailable", found.lost, age_ns, weight)
+    reason = "not_yet" if kind == "provisional" else "late" if lane in window.forced else "no_data"
+    return LaneScore("unknown", reason, age_ns, weight)
 
 
 @dataclass(frozen=True, eq=False)

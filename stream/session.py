@@ -115,7 +115,7 @@ class Session:
         self._to_vision: Channel[VideoFrame | VisionRows | Gap] = Channel(1, oldest) if self._live else Channel(2)
         self._to_audio: Channel[AudioBlock | Gap] = Channel(250, oldest) if self._live else Channel(64)
         self._to_text: Channel[Transcript | VoiceUpdate | PartUnknown] = (
-            Channel(1000, everything) if self._live else Channel(256)
+            Channel(1500, everything) if self._live else Channel(256)
         )
         self._to_windows: Channel[LaneUpdate | Tick] = Channel(256)
         self._to_sinks: list[Channel[Output]] = [

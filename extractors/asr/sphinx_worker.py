@@ -17,10 +17,13 @@ import sys
 import pocketsphinx
 
 HEADER = struct.Struct("<cI")
+# How many hidden Markov models may be weighed at once; unbounded, speech that fits none of them, as of another language, costs up
+# to three times as much, for words that are no better.
+FOR_FINAL, FOR_PARTIAL = 5000, 3000
 
-whole = pocketsphinx.Decoder(loglevel="FATAL")
+whole = pocketsphinx.Decoder(loglevel="FATAL", maxhmmpf=FOR_FINAL)
 # For words while the stretch lasts, the two passes that run when it has ended are no use.
-partial = pocketsphinx.Decoder(loglevel="FATAL", fwdflat=False, bestpath=False)
+partial = pocketsphinx.Decoder(loglevel="FATAL", maxhmmpf=FOR_PARTIAL, fwdflat=False, bestpath=False)
 in_pieces = False
 sys.stdout.write("ready\n")
 sys.stdout.flush()

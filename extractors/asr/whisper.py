@@ -15,8 +15,9 @@ from extractors.asr.recogniser import MAX_STRETCH_NS, Word
 from extractors.assets import FOLDER_VARIABLE
 from extractors.errors import ExtractorError, Unavailable
 
-# By device: the model, what it computes in, and why.
+# By device: the model, what it computes in, and why. How long a decode takes on a CPU stands in docs/benchmarks.md.
 DEFAULTS = {
+    "few cores": ("tiny", "int8", "larger ones are too slow on fewer than four cores"),
     "cpu": ("base", "int8", "larger ones are too slow there"),
     "cuda": ("large-v3-turbo", "float16", "it is about as good as the largest, with 4 decoder layers instead of 32"),
 }
@@ -55,7 +56,8 @@ class WhisperRecogniser(LocalAgreement):
             Unavailable: The package is not installed or the model cannot be had.
         """
         super().__init__(max_stretch_ns=max_stretch_ns)
-        default_model, default_type, reason = DEFAULTS[device]
+        few = device == "cpu" and (os.cpu_count() or 1) < 4
+        default_model, default_type, reason = DEFAULTS["few cores" if few else device]
         self.notice: str | None = None
         if model is None:
             model = default_model

@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,7 +31,8 @@ _WAITING = 250  # blocks, 5 s: what may wait for the reader
 _START_S = 5.0  # until the first block: a Bluetooth headset takes its time
 _SILENCE_S = 2.0  # without a block after that, and the microphone is lost
 _LOOK_S = 0.1  # how often to see whether the source was closed
-_HANG_S = 2.0  # after which a driver that does not answer is left alone
+_HANG_S = 1.0  # after which a stream that does not close is left alone
+_BUSY_S = 5.0  # in which another thread must be done with PortAudio
 _LIST = "python -m stream.devices lists those there are"
 NONE_FOUND = "no microphone was found; plug one in, or check that the sound server runs"
 
@@ -162,20 +164,19 @@ class MicrophoneSource:
         waiting: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
         numbers = itertools.count()
 
-        def hear(block: npt.NDArray[np.int16], age_s: float, overflow: bool) -> None:
+        def hear(block: npt.NDArray[np.int16], _: int, times: Any, status: Any) -> None:
             """What PortAudio calls, on a thread that must not wait."""
             now_ns = clock.now_ns()
-            if not 0 < age_s < 1:  # some drivers do not tell
-                age_s = len(block) / found.rate
-            self.overflows += overflow
+            self.overflows += status.input_overflow
             if waiting.qsize() >= _WAITING:
                 with contextlib.suppress(queue.Empty):
                     waiting.get_nowait()
                     self.dropped += 1
-            waiting.put(_Heard(now_ns - round(age_s * 1e9), next(numbers), self.overflows, block.copy()))
+            heard = _Heard(now_ns, times.currentTime, times.inputBufferAdcTime, next(numbers), self.overflows, block.copy())
+            waiting.put(heard)
 
         last: _Heard | None = None
-        to_16_khz = _Resampler(found)
+        stamps, to_16_khz = _Stamps(found), _Resampler(found)
         with _recording(self.name, found, hear) as stream:
             lost_s = time.monotonic() + _START_S
             while not self._closed:
@@ -192,7 +193,7 @@ class MicrophoneSource:
                 last = heard
                 if broken:
                     to_16_khz = _Resampler(found)
-                t_ns, samples = to_16_khz.push(heard.t_ns, heard.block)
+                t_ns, samples = to_16_khz.push(stamps.first_heard_ns(heard), heard.block)
                 if len(samples) and (block := self._clock.place(t_ns, samples, broken=broken)):
                     yield block
 
@@ -229,12 +230,47 @@ class _Found(NamedTuple):
 
 
 class _Heard(NamedTuple):
-    """What the callback leaves for the reader: a block, (N, channels), its number, and how many overflows came before."""
+    """What the callback leaves for the reader.
 
-    t_ns: int
+    Attributes:
+        now_ns: When it ran, by the session's clock.
+        called_s: When it was called, by PortAudio's; 0 if the driver has none.
+        adc_s: When the first sample was heard, by PortAudio's.
+        number: Of the block, from 0.
+        overflows: How many there have been.
+        block: The sound, (N, channels).
+    """
+
+    now_ns: int
+    called_s: float
+    adc_s: float
     number: int
     overflows: int
     block: npt.NDArray[np.int16]
+
+
+class _Stamps:
+    """Tells when a block was first heard, by the session's clock.
+
+    PortAudio's clock is some clock of the system, and so is the session's, so the two differ by a constant. What a callback
+    sees is that constant and how long it had to wait for Python's lock; the least of some seconds is taken for the constant.
+    """
+
+    def __init__(self, found: _Found) -> None:
+        """Nothing has been seen."""
+        self._rate = found.rate
+        self._seen_ns: deque[int] = deque(maxlen=_WAITING)
+
+    def first_heard_ns(self, heard: _Heard) -> int:
+        """The time of a block's first sample, nanoseconds of the session."""
+        age_s = heard.called_s - heard.adc_s
+        if not heard.called_s or not 0 < age_s < 1:  # some drivers do not tell
+            return heard.now_ns - len(heard.block) * 1_000_000_000 // self._rate
+        difference_ns = heard.now_ns - round(heard.called_s * 1e9)
+        if self._seen_ns and difference_ns - self._seen_ns[-1] > 1_000_000_000:  # the system's clock was set back
+            self._seen_ns.clear()
+        self._seen_ns.append(difference_ns)
+        return min(self._seen_ns) + round(heard.adc_s * 1e9)
 
 
 class _Resampler:
@@ -275,7 +311,7 @@ def _portaudio(name: str) -> Iterator[Any]:
         raise SourceError("the microphone needs sounddevice; run: pip install 'mmlatch-live[mic]'") from error
     except OSError as error:
         raise SourceError("the microphone needs PortAudio; on Debian: sudo apt install libportaudio2") from error
-    if not _lock.acquire(timeout=_HANG_S):
+    if not _lock.acquire(timeout=_BUSY_S):
         raise SourceError(f"{name}: the driver hangs; plug the microphone out and in again, or restart the sound server")
     try:
         yield sounddevice
@@ -287,21 +323,8 @@ def _portaudio(name: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _recording(name: str, found: _Found, hear: Callable[[npt.NDArray[np.int16], float, bool], None]) -> Iterator[Any]:
-    """An open stream; raises SourceError.
-
-    Args:
-        name: For the error.
-        found: What to open.
-        hear: Called with each block, (N, channels), how long ago its first sample was heard in seconds, and whether sound is
-            missing before it.
-    """
-    stream: Any = None
-
-    def callback(block: npt.NDArray[np.int16], _: int, times: Any, status: Any) -> None:
-        # Not times.currentTime: that is when PortAudio called, and this thread may have waited for Python's lock since.
-        hear(block, stream.time - times.inputBufferAdcTime, status.input_overflow)
-
+def _recording(name: str, found: _Found, hear: Callable[..., None]) -> Iterator[Any]:
+    """An open stream that calls `hear`; raises SourceError about `name`."""
     with _portaudio(name) as sounddevice:
         stream = sounddevice.InputStream(
             device=found.device,
@@ -310,7 +333,7 @@ def _recording(name: str, found: _Found, hear: Callable[[npt.NDArray[np.int16], 
             dtype="int16",
             blocksize=round(_BLOCK_S * found.rate),
             latency=_LATENCY_S,
-            callback=callback,
+            callback=hear,
         )
         _streams.add(stream)
     try:
@@ -318,16 +341,17 @@ def _recording(name: str, found: _Found, hear: Callable[[npt.NDArray[np.int16], 
             stream.start()
         yield stream
     finally:
-        # A driver that hangs must not hold up whoever reports that nothing comes.
+        # A driver can hang for good, as PulseAudio's library now and then when its server dies. Such a stream is left alone:
+        # PortAudio opens others beside it, it only does not look for devices any more.
         closing = threading.Thread(target=_close, args=(stream,), daemon=True)
-        closing.start()
-        closing.join(_HANG_S)
+        with _lock:
+            closing.start()
+            closing.join(_HANG_S)
 
 
 def _close(stream: Any) -> None:
-    with _lock:
-        stream.close()
-        _streams.remove(stream)
+    stream.close()
+    _streams.remove(stream)
 
 
 @contextlib.contextmanager

@@ -65,6 +65,22 @@ def test_what_is_wanted_at_the_same_time_is_one_batch() -> None:
     asyncio.run(scenario())
 
 
+def test_who_comes_a_moment_later_is_in_the_same_batch() -> None:
+    async def scenario() -> None:
+        scorers, calls = sessions(LastWordEmbedder())
+        batcher = Batcher()
+
+        async def later() -> Score:
+            await asyncio.sleep(0)
+            return await batcher.score(first(scorers[1], "b"))
+
+        await asyncio.gather(batcher.score(first(scorers[0], "a")), later())
+        assert calls == [1]
+        assert await batcher.close()
+
+    asyncio.run(scenario())
+
+
 def test_what_is_wanted_while_the_device_works_is_the_next_batch() -> None:
     async def scenario() -> None:
         embedder = Embedder()
@@ -177,6 +193,27 @@ def test_finals_are_to_the_bit_what_they_are_without_neighbours(pauses: list[lis
         assert [(s.seq, s.sentiment, s.uncertainty, s.smooth, s.utterance_words, s.lanes) for s in finals] == [
             (s.seq, s.sentiment, s.uncertainty, s.smooth, s.utterance_words, s.lanes) for s in expected
         ]
+
+
+def test_an_error_for_somebody_who_has_gone_does_not_stop_the_others() -> None:
+    async def scenario() -> None:
+        embedder = Embedder()
+        scorers, _ = sessions(embedder)
+        batcher = Batcher()
+        running = await stopped(batcher, scorers[0], embedder)
+        gone = asyncio.create_task(batcher.score(first(scorers[1], "break")))
+        left = asyncio.create_task(batcher.score(first(scorers[2], "a")))
+        await quiet()
+        gone.cancel()
+        await quiet()
+        embedder.release.set()
+        with pytest.raises(RuntimeError, match="memory"):
+            await asyncio.wait_for(left, 10)
+        assert (await running).kind == "final"
+        assert (await asyncio.wait_for(batcher.score(first(scorers[2], "a")), 10)).kind == "final"
+        assert await batcher.close()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -63,6 +63,7 @@ class Device:
         self.name, self.provides, self.problems = "device", frozenset(provides or ("video",)), list[str]()
         self.told: queue.SimpleQueue[Packet | Exception | None] = queue.SimpleQueue()
         self.begun = self.closed = 0
+        self.in_hand: Packet | None = None  # what it brings yet when it is closed
         self.threads: set[str] = set()
         self._deaf = deaf
 
@@ -76,6 +77,8 @@ class Device:
 
     def close(self) -> None:
         self.closed += 1
+        if self.in_hand:
+            self.told.put(self.in_hand)
         if not self._deaf:
             self.told.put(None)
 
@@ -361,8 +364,8 @@ def test_stop_ends_it_at_once_and_nothing_more_is_said(where: str) -> None:
             device.told.put(RuntimeError())
             await until(lambda: at.events)
         before = list(at.log)
+        device.in_hand = picture(5)
         at.feed.stop()
-        device.told.put(picture(5))
         await asyncio.wait_for(running, 5)
         at.clock.advance(100 * SECOND)
         await asyncio.sleep(4 * QUICK)

@@ -1,12 +1,15 @@
 """The command, as a user runs it: real files, real extractors, real recogniser."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,11 @@ from stream import parts
 from stream.config import Config, ModelConfig, WindowsConfig
 from stream.engine import Engine
 from stream.errors import UsageError
-from stream.live import main, open_source
+from stream.live import main, open_sources
 from stream.messages import SessionInfo
 from stream.windows import contracts, pooled_width
 from tests.conftest import ROOT
+from tests.stream.wiring import Device, lasting, wait_for
 
 
 class Run:
@@ -38,14 +42,21 @@ class Run:
         self.errors = captured.err.splitlines()
 
     @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
     def finals(self) -> list[dict[str, Any]]:
-        scores = [json.loads(line) for line in self.out.splitlines()]
-        assert [score["kind"] for score in scores] == ["final"] * len(scores)
+        scores = of_kind("final", self.lines)
         assert [score["seq"] for score in scores] == list(range(len(scores)))
         return scores
 
     def statuses(self, lane: str) -> list[str]:
         return [score["modalities"][lane]["status"] for score in self.finals]
+
+
+def of_kind(kind: str, lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if line["kind"] == kind]
 
 
 @pytest.fixture
@@ -64,6 +75,8 @@ def test_the_demo_runs_twice_to_the_same_bytes_with_all_lanes(live: Any) -> None
     assert one.code == two.code == 0
     assert one.out == two.out
     assert len(one.finals) == 82
+    assert {line["kind"] for line in one.lines} == {"final", "utterance"}
+    assert [line["utterance"] for line in of_kind("utterance", one.lines)] == [0, 1, 2, 3]
     assert all(score["scripted"] and not score["trained"] for score in one.finals)
     for lane in ("text", "audio", "vision"):
         assert "ok" in one.statuses(lane)
@@ -73,11 +86,13 @@ def test_the_demo_runs_twice_to_the_same_bytes_with_all_lanes(live: Any) -> None
 
 def test_the_demo_in_real_time_shows_provisional_scores_first(live: Any) -> None:
     run = live("--source", "demo", "--format", "jsonl", "--speed", "2")
-    scores = [json.loads(line) for line in run.out.splitlines()]
+    provisional = of_kind("provisional", run.lines)
     assert run.code == 0
-    assert [s["seq"] for s in scores if s["kind"] == "final"] == list(range(82))
-    assert any(s["kind"] == "provisional" for s in scores)
-    assert all(s["latency_ms"]["capture_to_publish"] > 0 and s["t_end_unix_s"] > 0 for s in scores)
+    assert len(run.finals) == 82
+    assert {score["seq"] for score in provisional} <= set(range(82))
+    assert len(provisional) > 40
+    assert all(s["latency_ms"]["capture_to_publish"] >= 0 and s["t_end_unix_s"] > 0 for s in [*run.finals, *provisional])
+    assert of_kind("event", run.lines) == []
 
 
 def test_the_console_shows_the_demo(live: Any) -> None:
@@ -113,10 +128,11 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 def loaded(location: Path | str, **windows: Any) -> SessionInfo:
     """What a session with that checkpoint says of itself."""
     config = Config(model=ModelConfig(checkpoint=str(location)), windows=WindowsConfig(**windows))
-    source = open_source("demo")
-    found = parts.load(config, source, torch.device("cpu"))
+    sources = open_sources("demo")
+    [found] = parts.load(config, [parts.Input("live", sources)], torch.device("cpu"))
     found.close()
-    source.close()
+    for source in sources:
+        source.close()
     return found.info
 
 
@@ -186,9 +202,12 @@ def test_the_engine_is_told_whether_to_use_graphs(graphs: bool, monkeypatch: pyt
         return Engine(*given, **named)
 
     monkeypatch.setattr(parts, "Engine", engine)
-    source = open_source("demo")
-    parts.load(Config(model=ModelConfig(cuda_graphs=graphs)), source, torch.device("cpu")).close()
-    source.close()
+    sources = open_sources("demo")
+    config = Config(model=ModelConfig(cuda_graphs=graphs))
+    for loaded in parts.load(config, [parts.Input("live", sources)], torch.device("cpu")):
+        loaded.close()
+    for source in sources:
+        source.close()
     assert seen == [graphs]
 
 
@@ -214,6 +233,31 @@ def test_a_checkpoint_in_the_current_folder_has_the_folders_name(
     assert loaded(".").model.startswith("fitted@")
 
 
+# --- several sessions
+
+
+def test_sessions_side_by_side_have_their_names_and_the_scores_they_have_alone(live: Any) -> None:
+    alone, both = live("--source", "demo", *FAST), live("--source", "a=demo", "--source", "demo", *FAST)
+    assert alone.code == both.code == 0
+    sessions = {name: [line for line in both.lines if line["session"] == name] for name in ("a", "live-2")}
+    assert sum(map(len, sessions.values())) == len(both.lines)
+    one, two = ([line | {"session": "live"} for line in lines] for lines in sessions.values())
+    assert one == two
+    # Sums over the rows of a larger batch may differ in their last digits.
+    assert [line | {"sentiment": 0} for line in rounded(one)] == [line | {"sentiment": 0} for line in rounded(alone.lines)]
+    assert [line["sentiment"] for line in one] == pytest.approx([line["sentiment"] for line in alone.lines], abs=2e-4)
+
+
+def rounded(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the other figures of the model."""
+    figures = {"sentiment_smooth", "uncertainty", "class7", "polarity", "mean", "peak"}
+    kept = [{key: value for key, value in line.items() if key not in figures} for line in lines]
+    for line in kept:
+        for lane in line.get("modalities", {}).values():
+            del lane["weight"]
+    return kept
+
+
 # --- real clips
 
 
@@ -227,6 +271,24 @@ def test_a_real_talk_gives_a_final_for_each_window_with_all_lanes(live: Any, sha
     assert one.statuses("text").count("ok") > 5
     two = live("--source", shared / "clips" / "talk1.mp4", "--asr", "sphinx", *FAST)
     assert one.out == two.out
+
+
+def test_finals_of_a_real_talk_are_the_same_bytes_in_real_time_and_as_fast_as_it_goes(
+    live: Any, shared: Path, with_assets: None
+) -> None:
+    arguments = ("--source", shared / "clips" / "talk2.mp4", "--asr", "sphinx", "--format", "jsonl")
+    fast, paced = live(*arguments, "--speed", "max"), live(*arguments, "--speed", "1")
+    assert fast.code == paced.code == 0
+    kept = [[lasting(line) for line in run.lines if line["kind"] in ("final", "utterance")] for run in (fast, paced)]
+    assert len(paced.finals) == 81  # 20.1 s
+    assert paced.statuses("text").count("ok") > 10
+    assert kept[0] == kept[1]
+    for run in (fast, paced):
+        assert of_kind("event", run.lines) == []
+        assert {(*score["dropped"].values(),) for score in run.finals} == {(0, 0, 0)}
+    provisional = of_kind("provisional", paced.lines)
+    assert {score["seq"] for score in provisional} <= set(range(81))
+    assert len(provisional) > 60
 
 
 def test_a_real_mosei_video(live: Any, shared: Path, with_assets: None) -> None:
@@ -324,6 +386,10 @@ BAD = {
     "engine": (("--source", "demo", "--asr", "siri"), "asr.engine"),
     "speed": (("--source", "demo", "--speed", "fast"), "--speed fast: expected max, or a number"),
     "speed 0": (("--source", "demo", "--speed", "0"), "--speed 0: expected"),
+    "names": (("--source", "a=demo", "--source", "a=demo"), "--source: two sessions named a; put another NAME= before one"),
+    "default name": (("--source", "live-2=demo", "--source", "demo"), "--source: two sessions named live-2"),
+    "cameras": (("--source", "camera+camera:1"), "--source camera+camera:1: one camera and one microphone a session"),
+    "microphones": (("--source", "mic+camera+mic:USB"), "--source mic+camera+mic:USB: one camera and one microphone a session"),
     "config": (("--source", "demo", "--config", "none.yaml"), "--config none.yaml: cannot be read"),
 }
 
@@ -337,6 +403,19 @@ def test_bad_input_is_one_line(case: str, live: Any, caplog: pytest.LogCaptureFi
     assert len(caplog.records) == 1
     assert part in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def test_a_live_source_runs_at_its_own_speed(
+    live: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    camera = Device("camera", "video")
+    monkeypatch.setattr("stream.live.open_sources", lambda location: (camera,))
+    for speed in ("2", "max"):
+        caplog.clear()
+        run = live("--source", "camera", "--speed", speed)
+        assert (run.code, run.out, len(caplog.records)) == (2, "", 1)
+        assert caplog.records[0].getMessage() == f"--speed {speed}: camera is live; leave the speed at 1"
+        assert camera.opened == 0
 
 
 def shell(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -367,18 +446,119 @@ def test_a_reader_that_leaves_ends_the_session_quietly() -> None:
     assert "Broken" not in run.stderr
 
 
+# --- Ctrl-C
+
+
+class Started:
+    """The command in a process of its own."""
+
+    def __init__(self, *arguments: str | Path, pipe: int | None = None) -> None:
+        """Start it; the pipe that it writes to may be smaller than usual, so that it is soon full."""
+        reading, writing = os.pipe()
+        if pipe:
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, pipe)
+        command = [sys.executable, "-m", "stream.live", *(str(argument) for argument in arguments), "--format", "jsonl"]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+        os.close(writing)
+        self._reader = os.fdopen(reading)
+        self.lines: list[dict[str, Any]] = []
+        self.errors = ""
+
+    def read(self, kind: str, count: int) -> None:
+        """Read until so many of a kind have come."""
+        while len(of_kind(kind, self.lines)) < count:
+            self.lines.append(json.loads(self._reader.readline()))
+
+    def wait_for(self, library: str) -> None:
+        """Return when it has loaded a library."""
+        maps = Path(f"/proc/{self.process.pid}/maps")
+        wait_for(lambda: library in maps.read_text(), within_s=60)
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self, *, within_s: float, read: bool = True) -> int:
+        """Its exit code; what it still wrote is read."""
+        begun_s = time.monotonic()
+        try:
+            if read:
+                self.lines += [json.loads(line) for line in self._reader]
+            code = self.process.wait(60)
+        finally:
+            self.process.kill()
+            self._reader.close()
+        took_s = time.monotonic() - begun_s
+        assert self.process.stderr
+        self.errors = self.process.stderr.read()
+        assert took_s < within_s, f"it took {took_s:.1f} s"
+        return code
+
+    @property
+    def finals(self) -> list[int]:
+        return [score["seq"] for score in of_kind("final", self.lines)]
+
+
+def children(of: int) -> set[int]:
+    """The processes that a process has started."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rpartition(")")[2].split()[1]) == of:
+                found.add(int(status.parent.name))
+    return found
+
+
+ENDS_S = 5.0  # three seconds are promised; the machine may have other work
+
+
+@pytest.mark.parametrize("library", ["pydantic_core", "libtorch_cpu", "onnxruntime"])
+def test_ctrl_c_while_it_starts_ends_it_at_once(library: str) -> None:
+    run = Started("--source", "demo")
+    run.wait_for(library)
+    run.interrupt()
+    assert run.end(within_s=ENDS_S) == 0
+    assert run.lines == []
+    assert run.errors in ("", "warning: stopped before anything was analysed\n")
+
+
+def test_ctrl_c_as_soon_as_the_process_is_there_ends_it_too() -> None:
+    run = Started("--source", "demo")
+    time.sleep(0.1)
+    run.interrupt()
+    run.end(within_s=ENDS_S)
+    assert run.lines == []
+
+
 def test_ctrl_c_ends_the_input_and_scores_what_was_read() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stream.live", "--source", "demo", "--format", "jsonl"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    assert process.stdout
-    first = [process.stdout.readline() for _ in range(8)]
-    process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=60)
-    scores = [json.loads(line) for line in [*first, *rest.splitlines()]]
-    finals = [s["seq"] for s in scores if s["kind"] == "final"]
-    assert process.returncode == 0
-    assert finals == list(range(len(finals)))
-    assert 0 < len(finals) < 82
-    assert "Traceback" not in errors
+    run = Started("--source", "demo")
+    run.read("final", 4)
+    run.interrupt()
+    assert run.end(within_s=ENDS_S) == 0
+    assert run.finals == list(range(len(run.finals)))
+    assert 4 <= len(run.finals) < 82
+    assert {score["seq"] for score in of_kind("provisional", run.lines)} <= set(run.finals)
+    assert "Traceback" not in run.errors
+
+
+def test_ctrl_c_in_the_middle_of_recognition_ends_it_in_time_and_leaves_no_process(shared: Path, with_assets: None) -> None:
+    run = Started("--source", shared / "clips" / "talk2.mp4", "--asr", "sphinx")
+    run.read("provisional", 24)
+    [recogniser] = children(run.process.pid)
+    read = max(score["seq"] for score in of_kind("provisional", run.lines))
+    run.interrupt()
+    assert run.end(within_s=ENDS_S) == 0
+    assert run.finals == list(range(len(run.finals)))
+    assert read <= len(run.finals) < 81
+    assert "Traceback" not in run.errors
+    assert not Path(f"/proc/{recogniser}").exists()
+
+
+def test_ctrl_c_twice_ends_it_at_once_whatever_hangs() -> None:
+    run = Started("--source", "demo", pipe=4096)
+    run.read("provisional", 1)
+    time.sleep(2)  # nobody reads: the pipe is full
+    run.interrupt()
+    time.sleep(0.3)
+    assert run.process.poll() is None
+    run.interrupt()
+    assert run.end(within_s=2, read=False) == 128 + signal.SIGINT

@@ -79,6 +79,47 @@ def test_provisional_scores_leave_finals_alone_and_are_counted(embedder: LastWor
     assert [s.smooth for s in found] == [s.smooth for s in expected]
 
 
+def test_a_final_names_what_was_last_said_of_its_window_and_nothing_is_kept_of_it(embedder: LastWordEmbedder) -> None:
+    target = scorer(embedder)
+    for seq in range(30):
+        tail = [window(seq, "a", restart=seq == 0), window(seq + 1, "b")]
+        provisional = [target.speculate(tail[:1]), target.speculate(tail)]
+        final = target.commit(tail[0])
+        assert final.revised_from == provisional[0].sentiment
+        assert final.revised_from != provisional[0].smooth or seq == 0
+        assert (provisional[0].rev, final.rev) == ((0, 1) if seq == 0 else (1, 2))
+        assert target._said.keys() == target._shown.keys() == {seq + 1}
+
+
+def test_a_provisional_score_looks_up_few_new_words_and_a_final_one_its_own(embedder: LastWordEmbedder) -> None:
+    target, quiet = scorer(embedder), scorer(LastWordEmbedder())
+    old = [window(seq, f"old{seq}", restart=seq == 0, final=False) for seq in range(7)]
+    for count in range(1, 8):
+        target.speculate(old[:count])
+    assert [words[-1] for words in embedder.seen] == [f"old{seq}" for seq in range(7)]  # each once
+    new = [window(seq, f"new{seq}", restart=seq == 0) for seq in range(7)]
+    del embedder.seen[:]
+    before = target.request(Job(target, old, False)).steps
+    after = target.request(Job(target, new, False)).steps
+    assert [new.same(old) for new, old in zip(after, before, strict=True)] == [True] * 3 + [False] * 4  # as they were
+    assert [words[-1] for words in embedder.seen] == ["new3", "new4", "new5", "new6"]
+    target.speculate(new)
+    assert [words[-1] for words in embedder.seen[4:]] == ["new0", "new1", "new2"]  # by and by all of them
+    assert [target.commit(each).sentiment for each in new] == [quiet.commit(each).sentiment for each in new]
+    assert len(embedder.seen) == 7
+
+
+def test_words_that_were_not_looked_up_yet_are_unknown_to_the_model_and_no_silence(embedder: LastWordEmbedder) -> None:
+    inputs = [window(seq, f"word{seq}", restart=seq == 0) for seq in range(6)]
+    unknown = LaneWindow(False, 0.0, np.empty(0, np.float32), None)
+    without = [replace(each, words=(), lanes={**each.lanes, "text": unknown}) for each in inputs[:2]]
+    some, other = scorer(embedder), scorer(LastWordEmbedder())
+    found, expected = some.request(Job(some, inputs, False)), other.request(Job(other, without, False))
+    for step, like in zip(found.steps[:2], expected.steps, strict=True):
+        assert step.same(like)
+    assert all(step.inputs[:WIDTH].any() for step in found.steps[2:])
+
+
 def test_smoothing_is_an_exponential_mean_over_event_time(embedder: LastWordEmbedder) -> None:
     scores = [scorer(embedder, tau=0.0).commit(window(0, restart=True))]
     assert scores[0].smooth == scores[0].sentiment

@@ -185,7 +185,7 @@ def grouped(packets: list[T], sizes: Sequence[int]) -> Iterator[list[T]]:
         packets = packets[size:]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 16000), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 400 * len(sizes)),
     groups=st.lists(st.integers(1, 5), min_size=2, max_size=6),
@@ -351,7 +351,7 @@ async def stopped(
         await batcher.close()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(moment_ns=st.integers(0, 5 * SECOND), speed=st.sampled_from([None, 20.0, 100.0]))
 def test_stop_at_any_moment_reads_no_more_and_scores_all_that_was_read(moment_ns: int, speed: float | None) -> None:
     sink, hearing = ListSink(), Hearing()

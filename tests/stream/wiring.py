@@ -92,7 +92,8 @@ class Device:
         self._gone = self._mute = self._closed = False
 
     def packets(self, clock: Clock) -> Iterator[Packet]:
-        self._given = given = queue.SimpleQueue()
+        given: queue.SimpleQueue[Packet | None] = queue.SimpleQueue()
+        self._given = given
         self.opened += 1
         while not self._closed:
             if self._gone:
@@ -159,7 +160,7 @@ class Face:
 class Dictation:
     """Stands in for a recogniser: hears the word w7 as window 7 begins."""
 
-    name = "dictation"
+    name, skipped = "dictation", 0
 
     def __init__(self, work: Work = nothing) -> None:
         self._work = work

@@ -101,11 +101,11 @@ def test_what_the_model_is_asked(language):
 @pytest.mark.parametrize(
     ("given", "model", "numbers"),
     [
-        ({"device": "cpu"}, "base", "int8"),
+        ({"device": "cpu"}, "tiny", "int8"),
         ({"device": "cuda"}, "large-v3-turbo", "float16"),
         ({"device": "cpu", "model": "tiny"}, "tiny", "int8"),
         ({"device": "cuda", "model": "small", "compute_type": "int8_float16"}, "small", "int8_float16"),
-        ({"device": "cpu", "compute_type": "float32"}, "base", "float32"),
+        ({"device": "cpu", "compute_type": "float32"}, "tiny", "float32"),
     ],
 )
 @pytest.mark.parametrize("download", [False, True])
@@ -120,6 +120,13 @@ def test_how_the_model_is_made(given, model, numbers, download, monkeypatch):
     else:
         assert f"words come from Whisper {model}, because on the" in recogniser.notice
         assert "--set asr.model=" in recogniser.notice
+
+
+@pytest.mark.usefixtures("played")
+@pytest.mark.parametrize(("cores", "model"), [(None, "tiny"), (3, "tiny"), (4, "base"), (64, "base")])
+def test_a_cpu_gets_the_model_that_it_can_keep_up_with(cores, model, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert WhisperRecogniser().name == f"faster-whisper {model} (int8)"
 
 
 @pytest.mark.usefixtures("played")

@@ -140,6 +140,28 @@ def test_sessions_stand_one_below_the_other_to_the_end(terminal: bool) -> None:
         assert out.getvalue().count("hall: mic") == 1
 
 
+def test_a_session_that_is_over_stays_while_others_go_on() -> None:
+    async def scenario() -> None:
+        display = ConsoleDisplay(Console(width=100, height=60, force_terminal=True, file=out))
+        short, long = outputs_of(FINAL), outputs_of()
+        other = asyncio.create_task(display.run(replace(INFO, session="hall"), long))
+        first = asyncio.create_task(display.run(INFO, short))
+        while "+2.50" not in out.getvalue():
+            await asyncio.sleep(0.002)
+        short.close()
+        await asyncio.wait_for(first, 5)
+        assert not other.done()
+        long.offer(replace(FINAL, smooth=-2.0))
+        long.close()
+        await asyncio.wait_for(other, 5)
+
+    out = io.StringIO()
+    asyncio.run(scenario())
+    last = out.getvalue().rpartition("hall: talk.mp4")[2]
+    assert "-2.00 negative" in last
+    assert "+2.50 positive" in last
+
+
 def test_it_redraws_in_place_as_scores_come_but_not_for_each() -> None:
     async def scenario() -> None:
         outputs = outputs_of()

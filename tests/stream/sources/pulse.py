@@ -59,6 +59,8 @@ class PulseServer:
         own = {name: str(self._folder) for name in ("HOME", "PULSE_RUNTIME_PATH", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")}
         self._daemon = subprocess.Popen(
             ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--log-target=stderr"]
+            # Where the server dies while it shares memory with a client, the client's library now and then hangs for good.
+            + ["--disable-shm=yes", "--enable-memfd=no"]
             + [f"--load={module}" for module in modules],
             env={**os.environ, **self.env, **own},
             stdin=subprocess.DEVNULL,
@@ -79,7 +81,7 @@ class PulseServer:
 
     def play(self, path: Path) -> subprocess.Popen[bytes]:
         """Play a WAV file; what is returned ends when it has been played."""
-        return self._run("paplay", "--latency-msec=20", str(path))
+        return self._run("paplay", "--latency-msec=500", str(path))
 
     def _run(self, *command: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env={**os.environ, **self.env}, stderr=subprocess.DEVNULL)

@@ -106,11 +106,16 @@ def test_what_is_played_is_heard_when_it_was_played(
     assert sum(len(block.samples) for block in blocks) / SAMPLE_RATE == pytest.approx(8, abs=1)
     assert (source.overflows, source.dropped) == (0, 0)
     speech = read(shared / "speech" / "jfk.wav")
+    delays_ns = []
     for start_s in (1, 3.5, 4, 6):  # short and loud pieces, since sound is fitted to the clock sample by sample
         start = round(start_s * SAMPLE_RATE)
         at_ns, likeness = found_at_ns(speech[start : start + SAMPLE_RATE // 4], blocks)
         assert likeness > 0.8
-        assert -30 * MS < at_ns - played_ns[0] - start * SAMPLE_NS < 150 * MS
+        delays_ns.append(at_ns - played_ns[0] - start * SAMPLE_NS)
+    # Some 10 ms where nothing else runs; a busy machine takes longer to start the player.
+    assert min(delays_ns) > -30 * MS
+    assert max(delays_ns) < 400 * MS
+    assert max(delays_ns) - min(delays_ns) < 50 * MS
 
 
 def test_a_microphone_that_goes_away_is_an_error_and_can_come_back(
@@ -135,9 +140,8 @@ def test_a_microphone_that_goes_away_is_an_error_and_can_come_back(
     assert np.abs(np.concatenate([block.samples for block in after])).max() > 3000
 
 
-def test_a_microphone_that_falls_silent_is_an_error(running: PulseServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver hangs, so closing it does too; that must not hold up the news."""
-    monkeypatch.setattr(microphone, "_HANG_S", 0.5)
+def test_a_microphone_that_falls_silent_is_an_error(running: PulseServer) -> None:
+    """The server hangs, and so does closing the stream; that must not hold up the news, nor the next stream."""
     source = MicrophoneSource()
     packets = source.packets(PacedClock())
     next(packets)
@@ -147,12 +151,16 @@ def test_a_microphone_that_falls_silent_is_an_error(running: PulseServer, monkey
     try:
         with pytest.raises(SourceError, match="it delivers nothing; plug it out and in again"):
             list(packets)
-        assert 1.5 < time.monotonic() - stopped_s < 4
-        with pytest.raises(SourceError, match="the driver hangs"):
-            next(source.packets(PacedClock()))
+        assert 1.5 < time.monotonic() - stopped_s < 5
     finally:
         running._daemon.send_signal(signal.SIGCONT)
     assert next(source.packets(PacedClock()))
+
+
+def test_a_driver_that_hangs_is_said(running: PulseServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(microphone, "_BUSY_S", 0.1)
+    with microphone._lock:  # as whoever is stuck in the driver
+        assert "the driver hangs; plug the microphone out and in again" in opening_fails_with(None)
 
 
 def test_who_does_not_listen_misses_the_oldest(running: PulseServer, monkeypatch: pytest.MonkeyPatch) -> None:
