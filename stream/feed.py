@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal
 
 from stream.backoff import Backoff
 from stream.clock import Clock
@@ -92,7 +92,7 @@ class LiveFeed:
             while not self._stop.is_set():
                 begun_ns = self._clock.now_ns()
                 try:
-                    await worker.call(self._read)
+                    await self._until_stopped(worker.call(self._read))
                     reason = f"{self._source.name} ended"
                 except Exception as error:
                     log.debug("%s", self._source.name, exc_info=error)
@@ -113,6 +113,18 @@ class LiveFeed:
         """Read no more."""
         self._stop.set()
         self._source.close()
+
+    async def _until_stopped(self, reading: Coroutine[Any, Any, None]) -> None:
+        """Wait for it, but after `stop` only for a while: a device that hangs hears nothing."""
+        running, stopping = asyncio.ensure_future(reading), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running}, timeout=1.0)
+        finally:
+            stopping.cancel()
+            running.cancel()
+        if running.done() and not running.cancelled():
+            running.result()
 
     def _read(self) -> None:
         """On the source's thread."""

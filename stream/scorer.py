@@ -26,7 +26,11 @@ _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "visi
 
 
 class Scorer:
-    """One session's utterance and smoothing state over an engine. All calls must come from the same thread."""
+    """One session's utterance and smoothing state over an engine. All calls must come from the same thread.
+
+    Attributes:
+        longest: The longest tail that is scored, in windows; of a longer one the newest are left out.
+    """
 
     def __init__(self, engine: Engine, embedder: TextEmbedder | None, *, hop_ns: int, smooth_tau_s: float) -> None:
         """Stand before the first window.
@@ -37,7 +41,7 @@ class Scorer:
             hop_ns: The length of a window.
             smooth_tau_s: The smoothing's time constant; 0 for none.
         """
-        self._track, self._longest = Track(engine), engine.tail
+        self._track, self.longest = Track(engine), engine.tail
         self._embedder = embedder
         self._keep = math.exp(-hop_ns / 1e9 / smooth_tau_s) if smooth_tau_s > 0 else 0.0
         self._words: list[str] = []
@@ -62,7 +66,7 @@ class Scorer:
     def request(self, job: "Job") -> Request:
         """What the engine has to do for a job of this session."""
         words, said = self._words, []  # of the utterance up to each window that has any
-        windows = job.windows[: self._longest]  # beyond that the display falls behind
+        windows = job.windows[: self.longest]  # beyond that the display falls behind
         for window in windows:
             new = [part for word in window.words for part in normalise(word.text)]
             words = ([] if window.restart else words) + new

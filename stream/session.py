@@ -329,7 +329,7 @@ class Session:
         if t_ns <= self._ticked_ns:
             return
         self._ticked_ns = t_ns
-        if tail := [*settled, *self._parts.windows.tail(t_ns)]:
+        if tail := [*settled, *self._parts.windows.tail(t_ns, self._parts.scorer.longest)]:
             await self._emit(await self._scored(tail, final=False))
 
     async def _scored(self, windows: list[Window], *, final: bool) -> Score:
@@ -338,12 +338,19 @@ class Session:
         dropped: dict[Lane, int] = {lane: channel.dropped for lane, channel in self._inboxes().items()}
         if not self._clock.paced:
             return replace(score, dropped=dropped)
-        now_ns, late_ns = self._clock.elapsed_ns(0), self._clock.elapsed_ns(score.t_end_ns)
+        now_ns = self._clock.elapsed_ns(0)
+        # The last window of a file may be settled before its end.
+        due_ns = min(now_ns, now_ns - self._clock.elapsed_ns(score.t_end_ns))
         text_ns = self._parts.windows.watermark_ns("text")
         return replace(
             score,
             t_end_unix_ns=self._clock.unix_ns(score.t_end_ns),
-            latency=self._arrivals.split(score.t_end_ns, due_ns=now_ns - late_ns, asked_ns=asked_ns, now_ns=now_ns),
+            latency=self._arrivals.split(
+                score.t_end_ns,
+                due_ns=due_ns,
+                asked_ns=max(asked_ns, due_ns) if final else due_ns,  # a provisional score waits for no words
+                now_ns=now_ns,
+            ),
             text_lag_ns=max(0, self._clock.elapsed_ns(text_ns)) if text_ns < END_NS else None,
             dropped=dropped,
         )

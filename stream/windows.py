@@ -100,7 +100,8 @@ class Windows:
                 self._guess = provisional
                 self._pass("text", watermark_ns)
             case PartUnknown(part, watermark_ns, reason):
-                self._unknown[part].append((self._watermark_ns[part], watermark_ns, reason))
+                if watermark_ns > self._watermark_ns[part]:
+                    self._unknown[part].append((self._watermark_ns[part], watermark_ns, reason))
                 self._pass(part, watermark_ns)
             case PartEnded(part):
                 self._pass(part, END_NS)
@@ -134,28 +135,32 @@ class Windows:
             self._next += 1
         return settled
 
-    def tail(self, t_ns: int) -> list[Window]:
-        """The windows after the settled ones that end at or before `t_ns`, from what is known now; nothing is kept of it."""
+    def tail(self, t_ns: int, longest: int) -> list[Window]:
+        """The windows after the settled ones that end at or before `t_ns`, at most so many, from what is known now.
+
+        Nothing is kept of it.
+        """
         splitter, last_ns = self._splitter.copy(), dict(self._last_ns)
-        return [self._build(k, splitter, last_ns, self._guess) for k in range(self._next, t_ns // self._hop_ns)]
+        end = min(t_ns // self._hop_ns, self._next + longest)
+        return [self._build(k, splitter, last_ns, self._guess) for k in range(self._next, end)]
 
     def _pass(self, part: Part, watermark_ns: int) -> None:
         if part == "text" and watermark_ns == END_NS:
             self._guess = ()
         self._watermark_ns[part] = max(self._watermark_ns[part], watermark_ns)
 
-    def _touch(self, part: Part, t_ns: int) -> bool:
+    def _touch(self, part: Part, t_ns: int, number: int = 1) -> bool:
         """Note that the input reaches to a moment; returns whether its window is still open."""
         k = t_ns // self._hop_ns
         self._count = max(self._count, k + 1)
-        self.late[part] += k < self._next
+        self.late[part] += number * (k < self._next)
         return k >= self._next
 
     def _add_rows(self, lane: Lane, rows: FeatureRows) -> None:
         moments = np.concatenate([rows.t_ns, rows.absent_ns]) // self._hop_ns
         for k in np.unique(moments).tolist():
             inside, absent = rows.t_ns // self._hop_ns == k, rows.absent_ns // self._hop_ns == k
-            if self._touch(lane, k * self._hop_ns):
+            if self._touch(lane, k * self._hop_ns, int(inside.sum() + absent.sum())):
                 self._rows[lane][k].append(FeatureRows(rows.t_ns[inside], rows.values[inside], rows.absent_ns[absent]))
 
     def _add_voice(self, start_ns: int, end_ns: int, voiced: bool) -> None:

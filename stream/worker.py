@@ -43,9 +43,12 @@ class Worker:
     def _run(self) -> None:
         while (task := self._calls.get()) is not None:
             function, done = task
+            result: Any = None
+            error: BaseException | None = None
             try:
-                result, error = function(), None
+                result = function()
             except BaseException as raised:  # whatever it is belongs to the caller
-                result, error = None, raised
+                # No future takes a StopIteration.
+                error = RuntimeError("StopIteration") if isinstance(raised, StopIteration) else raised
             settle(done, result, error)
             del task, function, done, result, error  # nothing of a call is kept while waiting for the next one

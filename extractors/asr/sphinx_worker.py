@@ -17,8 +17,8 @@ import sys
 import pocketsphinx
 
 HEADER = struct.Struct("<cI")
-# How many hidden Markov models may be weighed at once; unbounded, speech that fits none of them, as of another language, costs up
-# to three times as much, for words that are no better.
+# How many hidden Markov models may be weighed at once; unbounded, speech that fits none of them, as of another language, costs
+# up to three times as much, for words that are no better.
 FOR_FINAL, FOR_PARTIAL = 5000, 3000
 
 whole = pocketsphinx.Decoder(loglevel="FATAL", maxhmmpf=FOR_FINAL)

@@ -41,14 +41,14 @@ class ConsoleDisplay:
         self._console = console
         self._live: Live | None = None
         self._worker: Worker | None = None
-        self._views: list[SessionView] = []
+        self._views: dict[str, SessionView] = {}
         self._running = 0
         self._drawn_s = 0.0
 
     async def run(self, info: SessionInfo, outputs: Channel[Output]) -> None:
         """Draw until there are no more outputs; a terminal that is stuck holds up nobody else."""
         view = SessionView(info)
-        self._views.append(view)
+        self._views[info.session] = view  # one that is begun anew takes its own place
         self._running += 1
         self._worker = worker = self._worker or Worker("console")
         try:
@@ -60,14 +60,16 @@ class ConsoleDisplay:
         finally:
             self._running -= 1
             if not self._running:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(worker.call(self._leave, self._render()), _LEAVE_S)
-                await worker.close(_LEAVE_S)
-                self._worker = None
-                self._views.clear()
+                try:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(worker.call(self._leave, self._render()), _LEAVE_S)
+                finally:
+                    await worker.close(_LEAVE_S)
+                    self._worker = None
+                    self._views.clear()
 
     def _render(self) -> RenderableType:
-        return Group(*(view.render() for view in self._views))
+        return Group(*(view.render() for view in self._views.values()))
 
     def _draw(self, views: RenderableType) -> None:
         if self._live:
@@ -75,8 +77,9 @@ class ConsoleDisplay:
             return
         # Log lines that go to the same terminal are printed above the panel; those that go elsewhere still go there.
         shared = sys.stderr.isatty()
-        self._live = Live(views, console=self._console, auto_refresh=False, redirect_stderr=shared, redirect_stdout=False)
-        self._live.start(refresh=self._console.is_terminal)
+        live = Live(views, console=self._console, auto_refresh=False, redirect_stderr=shared, redirect_stdout=False)
+        live.start(refresh=self._console.is_terminal)
+        self._live = live
 
     def _leave(self, views: RenderableType) -> None:
         """Draw for the last time, and give the terminal back."""

@@ -20,6 +20,7 @@ class JsonLines:
         """Write to `out`."""
         self._out = out
         self._lock = threading.Lock()
+        self._gone = False
 
     async def run(self, info: SessionInfo, outputs: Channel[Output]) -> None:
         """Write until there are no more outputs, or until the reader has gone; a reader that is slow holds up nobody else."""
@@ -35,5 +36,11 @@ class JsonLines:
 
     def _write(self, line: str) -> None:
         with self._lock:  # sessions have a thread each
-            self._out.write(line)
-            self._out.flush()
+            if self._gone:
+                raise BrokenPipeError
+            try:
+                self._out.write(line)
+                self._out.flush()
+            except BrokenPipeError:
+                self._gone = True
+                raise

@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extractors.asr.recogniser import Recognition, Word
 from extractors.contract import FeatureRows
 from extractors.face import CONTRACT as FACE
 from extractors.sound import SAMPLE_NS
+from extractors.vad import VoiceChunk
 from stream.batcher import Batcher
 from stream.clock import Clock, ManualClock, PacedClock, UnpacedClock
 from stream.engine import Engine
@@ -100,6 +103,26 @@ def shared_engine() -> Engine:
     return engine(bucket=2)
 
 
+class Guessing(Dictation):
+    """Hears a word a chunk, is sure of those of a second when it is over, and until then has got them wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: list[Word] = []
+
+    def push(self, chunk: VoiceChunk, *, behind: bool = False) -> Recognition:
+        self._end_ns = chunk.end_ns
+        self._open.append(Word(f"{'voice' if chunk.voiced else 'noise'} {chunk.t_ns // HOP}", chunk.t_ns, chunk.end_ns))
+        if self._open[0].start_ns // SECOND == chunk.end_ns // SECOND:
+            wrong = tuple(replace(word, text=f"perhaps {len(self._open)}") for word in self._open)
+            return Recognition((), wrong, self._open[0].start_ns)
+        return self.finish()
+
+    def finish(self) -> Recognition:
+        sure, self._open = tuple(self._open), []
+        return Recognition(sure, (), self._end_ns)
+
+
 class SlowBatcher(Batcher):
     """Scores come late, so provisional ones are left out."""
 
@@ -116,6 +139,7 @@ def finals(
     inputs: Sequence[list[Packet]],
     clock: Clock,
     *,
+    guessing: bool = False,
     work: Work = nothing,
     pause_s: float = 0.0,
     delay_s: float = 0.0,
@@ -126,7 +150,7 @@ def finals(
 
     async def scenario() -> None:
         batcher = SlowBatcher(delay_s) if delay_s else Batcher()
-        pieces = [parts(audio=Hearing(work), on=shared_engine()) for _ in inputs]
+        pieces = [parts(audio=Hearing(work), words=Guessing() if guessing else None, on=shared_engine()) for _ in inputs]
         sessions = [
             Session([ListSource(packets)], piece, batcher, clock, [sink], hop_ns=HOP)
             for packets, piece, sink in zip(inputs, pieces, sinks, strict=True)
@@ -150,9 +174,14 @@ def finals(
 
 
 @cache
-def expected(place: int) -> list[bytes]:
+def expected(place: int, *, guessing: bool = False) -> list[bytes]:
     """Of the demo as it was recorded, as fast as it goes."""
-    return finals([DEMO] * (place + 1), UnpacedClock())[place]
+    return finals([spoken(DEMO, guessing)] * (place + 1), UnpacedClock(), guessing=guessing)[place]
+
+
+def spoken(packets: list[Packet], guessing: bool) -> list[Packet]:
+    """Without the words that come with the recording, if a recogniser is to hear some."""
+    return [packet for packet in packets if not (guessing and isinstance(packet, Transcript))]
 
 
 def recut(sizes: list[int], groups: list[int], late_ns: list[int]) -> list[Packet]:
@@ -190,6 +219,7 @@ def grouped(packets: list[T], sizes: Sequence[int]) -> Iterator[list[T]]:
     sizes=st.lists(st.integers(1, 16000), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 400 * len(sizes)),
     groups=st.lists(st.integers(1, 5), min_size=2, max_size=6),
     late_ns=st.lists(st.integers(0, SECOND), min_size=3, max_size=9),
+    guessing=st.booleans(),
     place=st.integers(0, 1),
     pace=st.one_of(st.none(), st.sampled_from([10.0, 60.0]), st.lists(st.integers(0, END_NS + SECOND), max_size=8).map(sorted)),
     slow_s=st.sampled_from([0.0, 0.0, 0.004]),
@@ -200,6 +230,7 @@ def test_finals_do_not_depend_on_arrival_cutting_pace_neighbours_or_how_slow_any
     sizes: list[int],
     groups: list[int],
     late_ns: list[int],
+    guessing: bool,
     place: int,
     pace: float | list[int] | None,
     slow_s: float,
@@ -208,17 +239,18 @@ def test_finals_do_not_depend_on_arrival_cutting_pace_neighbours_or_how_slow_any
 ) -> None:
     clock = UnpacedClock() if pace is None else PacedClock(pace) if isinstance(pace, float) else ManualClock()
     advance = [*pace, END_NS + SECOND] if isinstance(pace, list) else []
-    inputs = [recording(2)] * place + [recut(sizes, groups, late_ns)]
+    inputs = [spoken(packets, guessing) for packets in [recording(2)] * place + [recut(sizes, groups, late_ns)]]
     found = finals(
         inputs,
         clock,
+        guessing=guessing,
         work=lambda t_ns: time.sleep(slow_s) if slow_s else None,
         pause_s=pause_s,
         delay_s=delay_s,
         advance=advance,
     )
-    assert len(expected(place)) > 24
-    assert found[-1] == expected(place)
+    assert len(expected(place, guessing=guessing)) > 24
+    assert found[-1] == expected(place, guessing=guessing)
 
 
 def test_a_clock_that_runs_ahead_of_the_pipeline_for_good_is_no_harm() -> None:

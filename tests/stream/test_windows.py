@@ -201,7 +201,7 @@ def test_the_tail_shows_what_is_known_and_keeps_nothing() -> None:
         WordsUpdate((), (Word("maybe", HOP, HOP + 50),), 0),
     )
     for _ in range(2):
-        tail = target.tail(2 * HOP + 3)
+        tail = target.tail(2 * HOP + 3, 1000)
         assert [w.seq for w in tail] == [0, 1]
         assert [[w.text for w in window.words] for window in tail] == [[], ["maybe"]]
         assert [window.words_final for window in tail] == [True, False]
@@ -215,21 +215,21 @@ def test_the_tail_shows_what_is_known_and_keeps_nothing() -> None:
 def test_a_guess_is_forgotten_when_the_words_have_ended() -> None:
     target = windows()
     feed(target, WordsUpdate((), (Word("maybe", 0, 50),), 0))
-    assert [w.words_final for w in target.tail(HOP)] == [False]
+    assert [w.words_final for w in target.tail(HOP, 1000)] == [False]
     feed(target, *end("text"))
-    assert [(w.words, w.words_final) for w in target.tail(HOP)] == [((), True)]
+    assert [(w.words, w.words_final) for w in target.tail(HOP, 1000)] == [((), True)]
 
 
 def test_a_guess_stands_in_the_window_in_which_it_ends() -> None:
     target = windows()
     feed(target, WordsUpdate((), tuple(Word(str(t_ns), 0, t_ns) for t_ns in (1, HOP, HOP + 1, 2 * HOP)), 0))
-    assert [[word.end_ns for word in w.words] for w in target.tail(2 * HOP)] == [[1, HOP], [HOP + 1, 2 * HOP]]
+    assert [[word.end_ns for word in w.words] for w in target.tail(2 * HOP, 1000)] == [[1, HOP], [HOP + 1, 2 * HOP]]
 
 
 def test_what_is_lost_so_far_is_named_in_the_tail() -> None:
     target = windows()
     feed(target, PartUnknown("vision", HOP, "unplugged"))
-    assert [w.lanes["vision"].lost for w in target.tail(2 * HOP)] == ["unplugged", None]
+    assert [w.lanes["vision"].lost for w in target.tail(2 * HOP, 1000)] == ["unplugged", None]
 
 
 def test_what_is_lost_is_named_where_nothing_is_known_and_only_there() -> None:
@@ -558,7 +558,7 @@ def test_settled_windows_depend_on_what_was_in_the_lanes_alone(what: int, how: i
     while left := [stream for stream in streams.values() if stream]:
         mixed += feed(target, left[rng.integers(len(left))].pop(0))
         if rng.random() < 0.5:
-            target.tail(int(rng.integers(12)) * HOP)  # a provisional look must not change anything
+            target.tail(int(rng.integers(12)) * HOP, 1000)  # a provisional look must not change anything
     assert [image(w) for w in mixed] == expected(content, {}, reach_of(content))
     assert not any(target.late.values())
 
@@ -609,3 +609,7 @@ def forget_why(image: tuple[object, ...]) -> tuple[object, ...]:
     """Without the reason why a lane that was forced is unknown: that hangs on how much of a hole had been told."""
     lanes: Any = image[4]
     return (*image[:4], tuple((*lane[:5], None if lane[0] in image[8] else lane[5]) for lane in lanes), *image[5:])  # type: ignore[operator]
+
+
+def test_a_tail_is_no_longer_than_asked_however_far_the_clock_has_run() -> None:
+    assert [window.seq for window in windows().tail(10**6 * HOP, 3)] == [0, 1, 2]

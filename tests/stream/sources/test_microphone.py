@@ -293,3 +293,31 @@ def test_a_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert opening_fails_with(None) == line
+
+
+# --- times
+
+
+def stamps_of(*heard: tuple[int, float, float]) -> list[int]:
+    """The times of blocks of 20 ms, given when their callbacks ran, were called, and the sound was first heard."""
+    stamps, block = microphone._Stamps(microphone._Found(0, "", SAMPLE_RATE, 1)), np.zeros((320, 1), np.int16)
+    return [
+        stamps.first_heard_ns(microphone._Heard(now_ns, called_s, adc_s, number, 0, block))
+        for number, (now_ns, called_s, adc_s) in enumerate(heard)
+    ]
+
+
+def test_a_callback_that_had_to_wait_does_not_move_the_sound() -> None:
+    steady = (1000 * MS, 500.0, 499.97), (1020 * MS, 500.02, 499.99)
+    waited = (1340 * MS, 500.04, 500.01)  # 0.3 s for Python's lock
+    assert stamps_of(*steady, waited) == pytest.approx([970 * MS, 990 * MS, 1010 * MS], abs=1000)
+
+
+def test_a_driver_without_a_clock_is_taken_to_deliver_at_once() -> None:
+    assert stamps_of((1000 * MS, 0.0, 0.0), (1020 * MS, 500.0, 500.0)) == [980 * MS, 1000 * MS]
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
+def test_a_system_clock_that_is_set_does_not_move_the_sound(step_s: float) -> None:
+    before, after = (1000 * MS, 5000.0, 4999.97), (1020 * MS, 5000.02 + step_s, 4999.99 + step_s)
+    assert stamps_of(before, after) == pytest.approx([970 * MS, 990 * MS], abs=1000)
