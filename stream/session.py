@@ -126,6 +126,7 @@ class Session:
         self._arrivals = Arrivals()
         self._utterances = UtteranceLog()
         self._ticked_ns = 0  # up to here the display is
+        self._ended = False  # there is no more input, and so no present
         self._forced: set[Part] = set()  # what windows are being settled without
         self._told: dict[str, int] = {}  # what was given up or came late, as far as it has been told
         self._happened: deque[Event] = deque(maxlen=1000)  # waiting to be told; from any thread
@@ -177,6 +178,7 @@ class Session:
         """Read until the end or `stop`; then nothing more will come to the lanes."""
         ended = await asyncio.gather(*(feed.run() for feed in self._feeds), return_exceptions=True)
         ticking.cancel()
+        self._ended = True
         for source, error in zip(self._sources, ended, strict=True):
             if isinstance(error, Exception):
                 self._fail(f"{source.name} broke off", error)
@@ -326,7 +328,7 @@ class Session:
     async def _speculate(self, settled: list[Window]) -> None:
         """Score the newest window that has passed, unless it has been; without a present there is none."""
         t_ns = self._clock.now_ns() // self._hop_ns * self._hop_ns if self._clock.paced else 0
-        if t_ns <= self._ticked_ns:
+        if t_ns <= self._ticked_ns or self._ended:
             return
         self._ticked_ns = t_ns
         if tail := [*settled, *self._parts.windows.tail(t_ns, self._parts.scorer.longest)]:

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from stream.clock import UnpacedClock
 from stream.errors import SourceError
 from stream.messages import AudioBlock, Packet, VideoFrame
 from stream.sources.media import MediaSource
@@ -50,7 +51,7 @@ def make(
 
 def read(path: Path) -> tuple[MediaSource, list[Packet]]:
     source = MediaSource(str(path))
-    packets = list(source.packets())
+    packets = list(source.packets(UnpacedClock()))
     source.close()
     return source, packets
 
@@ -154,7 +155,7 @@ def test_a_url_gives_what_the_file_gives(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         source = MediaSource(f"http://127.0.0.1:{server.server_port}/a.mp4")
-        over_http = list(source.packets())
+        over_http = list(source.packets(UnpacedClock()))
         source.close()
         server.shutdown()
     _, from_file = read(path)
@@ -205,7 +206,7 @@ def test_real_clips_read_whole_and_in_order(shared: Path, name: str) -> None:
     source = MediaSource(str(shared / "clips" / name))
     last = {VideoFrame: -1, AudioBlock: -1}
     counts = {VideoFrame: 0, AudioBlock: 0}
-    for packet in source.packets():
+    for packet in source.packets(UnpacedClock()):
         assert isinstance(packet, VideoFrame | AudioBlock)
         assert packet.t_ns > last[type(packet)]
         last[type(packet)] = packet.t_ns

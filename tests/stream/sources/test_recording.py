@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from stream.clock import UnpacedClock
 from stream.errors import SourceError
 from stream.messages import AudioBlock, Transcript, VisionRows
 from stream.sources.recording import RecordingSource
@@ -12,7 +13,7 @@ DEMO = ROOT / "stream" / "demo.mcap"
 
 def test_the_demo_says_that_it_is_scripted_and_brings_all_lanes() -> None:
     source = RecordingSource(DEMO)
-    packets = list(source.packets())
+    packets = list(source.packets(UnpacedClock()))
     source.close()
     assert source.scripted
     assert source.provides == {"audio", "vision_rows", "words"}
@@ -25,7 +26,7 @@ def test_the_demo_s_promises_hold() -> None:
     """No row before what was promised, no word that ends at or before it, no gap in the sound."""
     source = RecordingSource(DEMO)
     sound_ns = rows_ns = words_ns = 0
-    for packet in source.packets():
+    for packet in source.packets(UnpacedClock()):
         match packet:
             case AudioBlock(t_ns, samples):
                 assert t_ns == sound_ns
