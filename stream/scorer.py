@@ -19,7 +19,7 @@ from stream.track import Estimate, Request, Step, Track, advance
 
 # A provisional score looks up so many new vectors, the newest, 10 ms each; when all the words of a stretch change at once, the
 # windows before keep the vectors they had, or wait. A final score has its window's own vector, always.
-_FRESH = 4
+_FRESH = 2
 _KEPT = 512  # vectors, far more than a tail has windows
 _NO_WORDS = np.zeros(WIDTH, np.float32)
 _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "vision": "no_face"}
