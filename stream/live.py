@@ -89,15 +89,23 @@ def main(arguments: list[str] | None = None) -> int:
     if options.format is None:
         options.format = "console" if sys.stdout.isatty() else "jsonl"
     _log_to_stderr(options.log_level)
+    before = signal.signal(signal.SIGINT, _leave_while_starting)
     try:
         problems = _run(options)
     except (MMLatchError, ExtractorError) as error:
         log.error("%s", error)
         return 2
-    except KeyboardInterrupt:  # before a session began
-        log.warning("stopped before anything was analysed")
-        return 0
+    except KeyboardInterrupt:  # after the sessions, while the parts were closed
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
     return 1 if problems else 0
+
+
+def _leave_while_starting(*_: object) -> None:
+    """End the process: a KeyboardInterrupt would be taken for a failed import by a library that is just being loaded."""
+    os.write(2, b"warning: stopped before anything was analysed\n")
+    os._exit(0)
 
 
 def _run(options: argparse.Namespace) -> list[str]:
