@@ -29,7 +29,7 @@ from models.mmlatch import FLAGS, CausalMMLatch, CausalMMLatchConfig, MMLatch, M
 from stream.bucket import Steps
 from stream.engine import Engine
 
-SIZES = {"text": 384, "audio": 68, "vision": 116}  # the live lanes' pooled features
+SIZES = {"text": 768, "audio": 68, "vision": 116}  # the live lanes' pooled features
 UTTERANCE = 120  # windows: 30 s
 TICK_MS = 250.0
 CPU = torch.device("cpu")

@@ -15,6 +15,7 @@ import logging
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,8 @@ class LoopedClip:
         begin_ns = 0
         while not self._closed.is_set():
             end_ns = sound_ns = begin_ns
-            for packet in MediaSource(str(self._path)).packets(clock):
+            source = MediaSource(str(self._path))
+            for packet in source.packets(clock):
                 match packet:
                     case VideoFrame(t_ns, image):
                         shifted: Packet = VideoFrame(begin_ns + t_ns, image)
@@ -71,6 +73,7 @@ class LoopedClip:
                 if self._closed.wait(max(0.0, (shifted.t_ns - clock.now_ns()) / 1e9)):
                     return
                 yield shifted
+            source.close()
             while sound_ns < end_ns:
                 yield AudioBlock(sound_ns, np.zeros(_SILENCE, np.int16))
                 sound_ns += _SILENCE * SAMPLE_NS
@@ -86,9 +89,10 @@ class Probe:
     """A sink that keeps the figures."""
 
     name: str = "probe"
-    provisional_ms: list[float] = field(default_factory=list)
-    final_ms: list[float] = field(default_factory=list)
-    parts_ms: list[tuple[float, float, float]] = field(default_factory=list)  # of finals: feature, text, model
+    # Arrays, so that what is measured with grows little beside what is measured.
+    provisional_ms: "array[float]" = field(default_factory=lambda: array("f"))
+    final_ms: "array[float]" = field(default_factory=lambda: array("f"))
+    parts_ms: "array[float]" = field(default_factory=lambda: array("f"))  # of finals: feature, text, model, by turns
     events: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
 
@@ -99,7 +103,7 @@ class Probe:
                 case Score(kind=kind, latency=latency, dropped=dropped) if latency:
                     (self.final_ms if kind == "final" else self.provisional_ms).append(latency.total_ns / 1e6)
                     if kind == "final":
-                        self.parts_ms.append((latency.feature_ns / 1e6, latency.text_ns / 1e6, latency.model_ns / 1e6))
+                        self.parts_ms.extend((latency.feature_ns / 1e6, latency.text_ns / 1e6, latency.model_ns / 1e6))
                     self.dropped = dict(dropped)
                 case Event(kind=what, part=part, count=count):
                     self.events[f"{what} {part}"] = self.events.get(f"{what} {part}", 0) + count
@@ -131,9 +135,18 @@ class Run:
 
     probe: Probe
     cpus: float  # processors kept busy
-    grown_mb: float | None  # of this process and its children after the first minute
+    grown_mb: float | None  # of this process and its children after the first minute: see `growth`
     grown_own_mb: float | None
     peak_mb: float
+
+
+def growth(mb: "array[float]") -> float | None:
+    """The median of the last minute less that of the first; None where there are no two.
+
+    Medians, because memory goes up and down by 10 MB and more with what just waits to be settled.
+    """
+    minute = round(WARM_S)
+    return float(np.median(mb[-minute:]) - np.median(mb[:minute])) if len(mb) >= 2 * minute else None
 
 
 async def measure(clip: Path, seconds: float, asr: str) -> Run:
@@ -154,13 +167,15 @@ async def measure(clip: Path, seconds: float, asr: str) -> Run:
         )
         running = asyncio.create_task(session.run())
         begun_s, before = time.monotonic(), Usage.now()
-        warm, usage, peak = None, before, 0.0
+        usage, peak = before, 0.0
+        own_mb, all_mb = array("f"), array("f")  # at each second after the first minute
         while (elapsed_s := time.monotonic() - begun_s) < seconds and not running.done():
             await asyncio.sleep(min(1.0, seconds - elapsed_s))
             usage = Usage.now()
             peak = max(peak, usage.own_mb + usage.children_mb)
-            if warm is None and elapsed_s >= WARM_S:
-                warm = usage
+            if elapsed_s >= WARM_S:
+                own_mb.append(usage.own_mb)
+                all_mb.append(usage.own_mb + usage.children_mb)
         session.stop()
         await running
     await batcher.close()
@@ -168,8 +183,8 @@ async def measure(clip: Path, seconds: float, asr: str) -> Run:
     return Run(
         probe,
         cpus=(usage.cpu_s - before.cpu_s) / seconds,
-        grown_mb=None if warm is None else usage.own_mb + usage.children_mb - warm.own_mb - warm.children_mb,
-        grown_own_mb=None if warm is None else usage.own_mb - warm.own_mb,
+        grown_mb=growth(all_mb),
+        grown_own_mb=growth(own_mb),
         peak_mb=peak,
     )
 
@@ -188,8 +203,8 @@ def figures(run: Run, baseline: Run) -> list[Figure]:
         ("until picture and sound are through", "then waiting for words", "then device, words' vectors, model")
     ):
         pair = (
-            float(np.median([p[index] for p in baseline.probe.parts_ms])),
-            float(np.median([p[index] for p in run.probe.parts_ms])),
+            float(np.median(baseline.probe.parts_ms[index::3])),
+            float(np.median(run.probe.parts_ms[index::3])),
         )
         found.append(
             Figure(f"of a final score's time, median: {name}", pair[1], "ms", pair[0], pair[1] / pair[0] if pair[0] else None)

@@ -34,11 +34,11 @@ Array = npt.NDArray[np.floating]
 
 
 def vectors(embedder: TextEmbedder, words: list[str]) -> tuple[Array, Array]:
-    """The sentence vector and the token vector of every word, knowing only the words up to it, each (N, 384)."""
+    """Of every word, knowing only those up to it, the sentence and the token vector of the last layer, each (N, 384)."""
     sentences, tokens = [], []
     for count in range(1, len(words) + 1):
-        states = embedder.encode(words[:count])  # (L, 384): [CLS], the pieces, [SEP]
-        sentences.append(states.mean(0))  # as `TextEmbedder.embed`, without encoding twice
+        states = embedder.encode(words[:count])[-1]  # (L, 384): [CLS], the pieces, [SEP]
+        sentences.append(states.mean(0))  # as in `TextEmbedder.embed`, without encoding twice
         tokens.append(states[-2])
     return _unit(np.stack(sentences)), _unit(np.stack(tokens))
 

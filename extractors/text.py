@@ -17,12 +17,14 @@ from extractors.assets import MINILM_VOCABULARY, MINILM_WEIGHTS, fetch
 from extractors.contract import FeatureContract
 from extractors.errors import Unavailable
 
-WIDTH = 384
+LAYERS = (3, 6)  # the middle one has more of the words, the last one more of the sentence (docs/benchmarks.md has figures)
+HIDDEN = 384  # of a layer
+WIDTH = len(LAYERS) * HIDDEN
 MAX_PIECES = 256  # the length that the published model was tuned for; of a longer utterance the newest pieces are read
 CONTRACT = FeatureContract(
     name="text",
-    version=1,
-    columns=tuple(f"minilm_{index}" for index in range(WIDTH)),
+    version=2,
+    columns=tuple(f"minilm_{layer}_{index}" for layer in LAYERS for index in range(HIDDEN)),
     parameters={
         "weights_sha256": MINILM_WEIGHTS.sha256,
         "vocabulary_sha256": MINILM_VOCABULARY.sha256,
@@ -59,7 +61,7 @@ class TextEmbedder:
 
     Example:
         embedder = TextEmbedder()
-        vector = embedder.embed(["i", "love", "it"])  # of "it", knowing "i love"; (384,)
+        vector = embedder.embed(["i", "love", "it"])  # (768,)
     """
 
     contract = CONTRACT
@@ -80,7 +82,7 @@ class TextEmbedder:
 
             logging.disable_progress_bar()
             # The published configuration; what it does not name is BERT's default (12 heads of 32, GELU, 512 positions).
-            shape = BertConfig(hidden_size=WIDTH, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+            shape = BertConfig(hidden_size=HIDDEN, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
             self._encoder: Any = BertModel(shape, add_pooling_layer=False).eval()
             missing, _ = self._encoder.load_state_dict(load_file(weights), strict=False)  # its pooler is not used here
         except (ImportError, OSError, RuntimeError, ValueError) as error:
@@ -90,19 +92,21 @@ class TextEmbedder:
         self._tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
 
     def embed(self, words: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The vector of the last word.
+        """The vector of an utterance so far.
 
         Args:
-            words: The normalised words of the utterance up to and with that word, at least one.
+            words: The normalised words of the utterance up to now, at least one.
 
         Returns:
-            Unit length, float32, shape (384,). The same words give the same bits: each call encodes one sentence alone.
+            For each of `LAYERS` the mean over the pieces, of unit length, float32, shape (768,). The same words give the same
+            bits: each call encodes one sentence alone.
         """
-        sentence = self.encode(words).mean(0)
-        return sentence / np.linalg.norm(sentence)
+        means = self.encode(words).mean(1)
+        unit: npt.NDArray[np.float32] = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return unit.ravel()
 
     def encode(self, words: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The encoder's last layer over [CLS], the words' pieces and [SEP], float32, shape (L, 384)."""
+        """The encoder's `LAYERS` over [CLS], the words' pieces and [SEP], float32, shape (2, L, 384)."""
         import torch
 
         if not words:
@@ -110,5 +114,5 @@ class TextEmbedder:
         start, *pieces, end = self._tokenizer.encode(" ".join(words)).ids
         ids = torch.tensor([[start, *pieces[-(MAX_PIECES - 2) :], end]])  # (1, L)
         with torch.inference_mode():
-            states: npt.NDArray[np.float32] = self._encoder(input_ids=ids).last_hidden_state[0].numpy()
-        return states
+            states = self._encoder(input_ids=ids, output_hidden_states=True).hidden_states
+        return np.stack([states[layer][0].numpy() for layer in LAYERS])

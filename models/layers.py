@@ -9,7 +9,33 @@ from torch import Tensor, nn
 
 from models.state import State
 
+_FURTHEST = 10.0  # standard deviations: what lies further out is an accident
 HIDDEN = -1e30  # added to the score of what must not be seen: its weight is then exactly 0
+
+
+class Standardise(nn.Module):
+    """Columns brought to mean 0 and standard deviation 1 as of the training data; a row of zeros, which is nothing, stays so.
+
+    The figures are no weights: they are measured once and saved with the model. What is further out than 10 is cut off.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def measure(self, rows: Tensor, *, least: float = 1e-4) -> None:
+        """Take the figures from rows (N, size), none of which is nothing; columns that vary by less than `least` become 0."""
+        deviation, mean = torch.std_mean(rows.double(), 0, correction=0)
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(deviation < least, 0.0, 1 / deviation.clamp_min(least)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows (…, size) to the same shape."""
+        return ((x - self.mean) * self.scale).clamp(-_FURTHEST, _FURTHEST) * (x != 0).any(-1, keepdim=True)
 
 
 class CausalLSTM(nn.Module):

@@ -8,14 +8,14 @@ input (top-down); the second pass encodes the masked inputs, and only it is fuse
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.checkpoint import Pretrained
-from models.layers import HIDDEN, Attention, CausalLSTM, Context, dropout, running_mean
+from models.layers import HIDDEN, Attention, CausalLSTM, Context, Standardise, dropout, running_mean
 from models.state import State
 
 MODALITIES = ("text", "audio", "vision")
@@ -125,14 +125,15 @@ class CausalMMLatchConfig:
 class CausalMMLatch(Pretrained):
     """The causal model, `forward(windows (B, T, …), state) -> (prediction (B, T), state)` for training and serving alike.
 
-    What differs from the paper: LSTMs run forward only, so the fusion's is `hidden` wide; attention sees the steps so far; a
-    running mean replaces the sum over time, whose size depends on the length; inputs carry flags, so that "absent" and
+    What differs from the paper: inputs are standardised; LSTMs run forward only, so the fusion's is `hidden` wide; attention
+    sees the steps so far; in place of the sum over time, whose size depends on the length, the head reads a running mean, and
+    beside it the newest step and the newest masked inputs, and has a hidden layer; inputs carry flags, so that "absent" and
     "unknown" are not confused with zeros; the score is bounded to the label's range and has an uncertainty beside it.
 
     Example:
-        model = CausalMMLatch(CausalMMLatchConfig(text=384, audio=68, vision=116)).eval()
+        model = CausalMMLatch(CausalMMLatchConfig(text=768, audio=68, vision=116)).eval()
         state = model.initial_state(batch=1)
-        prediction, state = model(windows, state)  # windows["text"]: (1, T, 384 + 2)
+        prediction, state = model(windows, state)  # windows["text"]: (1, T, 768 + 2)
     """
 
     model_type: ClassVar[str] = "mmlatch-causal"
@@ -144,6 +145,7 @@ class CausalMMLatch(Pretrained):
         self.config = config
         p, drop = config.hidden, config.dropout
         sizes = [getattr(config, m) for m in MODALITIES]
+        self.standardise = nn.ModuleList(Standardise(size) for size in sizes)
         self.projections = nn.ModuleList(nn.Linear(size, p) for size in sizes if config.masking == "projection")
         # Lanes of one width are run side by side: projected ones are, those of features have a width of their own.
         groups = [(3, p)] if self.projections else [(1, size) for size in sizes]
@@ -153,7 +155,13 @@ class CausalMMLatch(Pretrained):
         self.cross_modal = CrossModalFusion(p, dropout=drop / 2, keys=False)
         self.fusion = CausalLSTM(1, 7 * p, p)
         self.fusion_attention = Attention(1, p, dropout=drop / 2, keys=False)
-        self.head = nn.Linear(p, 2)
+        self.reading = nn.Linear(2 * p + self.mask_columns, 2 * p)
+        self.head = nn.Linear(2 * p, 2)
+
+    @property
+    def standardisation(self) -> dict[str, Standardise]:
+        """What each modality's features pass first."""
+        return {m: cast(Standardise, each) for m, each in zip(MODALITIES, self.standardise, strict=True)}
 
     @property
     def mask_columns(self) -> int:
@@ -173,7 +181,7 @@ class CausalMMLatch(Pretrained):
         lstms: dict[str, Any] = {f"first.{i}": lstm for i, lstm in enumerate(self.encoders)}
         lstms |= {f"masks.{i}": lstm for i, lstm in enumerate(self.masks)}
         lstms |= {f"second.{i}": lstm for i, lstm in enumerate(self.encoders)} | {"fusion": self.fusion}
-        mean = self.head.weight.new_zeros(1, batch, 1, self.config.hidden)
+        mean = self.fusion.bias.new_zeros(1, batch, 1, self.config.hidden)
         recurrent = {"mean": mean}
         for name, lstm in lstms.items():
             for part in "hc":
@@ -210,7 +218,7 @@ class CausalMMLatch(Pretrained):
 
         # One tensor a group of lanes: (lanes, B, T, columns).
         flags = self._group([windows[m][..., -FLAGS:] for m in MODALITIES])
-        lanes = [windows[m][..., :-FLAGS] for m in MODALITIES]
+        lanes = [each(windows[m][..., :-FLAGS]) for m, each in zip(MODALITIES, self.standardise, strict=True)]
         if self.projections:
             lanes = [project(lane) for project, lane in zip(self.projections, lanes, strict=True)]
         lanes = self._group(lanes)
@@ -230,13 +238,16 @@ class CausalMMLatch(Pretrained):
         sources = _others(encode("first", lanes)).chunk(len(lanes))  # (2 lanes, B, T, P) each
         opened = [run(f"masks.{i}", lstm, x) for i, (lstm, x) in enumerate(zip(self.masks, sources, strict=True))]
         masks = [self._half_drop(x).sigmoid().unflatten(0, (-1, 2)).mean(1) for x in opened]
-        high = encode("second", [lane * self._drop(mask) for lane, mask in zip(lanes, masks, strict=True)])
+        masked = [lane * self._drop(mask) for lane, mask in zip(lanes, masks, strict=True)]
+        high = encode("second", masked)
 
         crossed = self.cross_modal(high, context.append("high", high), bias)  # (B, T, 7 P)
         fused = self._half_drop(run("fusion", self.fusion, crossed[None]))  # (1, B, T, P)
         attended = self.fusion_attention(fused, context.append("fusion", fused), context.bias)[0]
         pooled, sums = running_mean(attended, state.recurrent["mean"][0], context.count)
-        sentiment, uncertainty = self.head(pooled).unbind(-1)  # (B, T) each
+        read = [pooled, attended, *(lane for group in masked for lane in group.unbind())]  # (B, T, …) each
+        hidden = nn.functional.gelu(self.reading(self._drop(torch.cat(read, -1))))  # (B, T, 2 P)
+        sentiment, uncertainty = self.head(self._drop(hidden)).unbind(-1)  # (B, T) each
         weights = _joined([group.mean(-1) for group in masks]).movedim(0, -1)  # (B, T, 3)
         lane_masks = dict(zip(MODALITIES, (lane for group in masks for lane in group.unbind()), strict=True))
         return (

@@ -1,7 +1,7 @@
 """The typed configuration. What each key means, and its default, stands in configs/default.yaml too, where users look."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +16,9 @@ class Section(BaseModel):
     """A part of the configuration: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 class AsrConfig(Section):
@@ -96,16 +99,23 @@ class Config(Section):
 
 
 def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
+    """Read the configuration of a session; see `parse`."""
+    return parse(Config, path, overrides, example="configs/default.yaml")
+
+
+def parse(kind: type[S], path: Path | None, overrides: tuple[str, ...], *, example: str) -> S:
     """Read a configuration.
 
     Args:
+        kind: What to make of it.
         path: A YAML file; None for the defaults.
         overrides: `key=value` with dots in the key, as in `asr.engine=sphinx`; values are read as YAML. The last one wins.
+        example: A file with every key, for error messages.
 
     Raises:
         UsageError: The file cannot be read, a key is unknown or a value is wrong; all such errors in one line.
     """
-    values: dict[str, Any] = _read(path) if path else {}
+    values: dict[str, Any] = _read(path, example) if path else {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -115,25 +125,25 @@ def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
         except yaml.YAMLError as error:
             raise UsageError(f"--set {override}: the value is not valid YAML; put it in quotes") from error
     try:
-        return Config.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UsageError("configuration: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+        raise UsageError("configuration: " + "; ".join(_explain(kind, detail) for detail in error.errors())) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, example: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"--config {path}: cannot be read ({reason}); give a YAML file like configs/default.yaml") from error
+        raise UsageError(f"--config {path}: cannot be read ({reason}); give a YAML file like {example}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
-        raise UsageError(f"--config {path}: not valid YAML{line}; see configs/default.yaml") from error
+        raise UsageError(f"--config {path}: not valid YAML{line}; see {example}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UsageError(f"--config {path}: expected keys and values at the top; see configs/default.yaml")
+        raise UsageError(f"--config {path}: expected keys and values at the top; see {example}")
     return values
 
 
@@ -146,12 +156,12 @@ def _put(values: dict[str, Any], keys: list[str], value: Any) -> None:
     values[last] = value
 
 
-def _explain(detail: Any) -> str:
+def _explain(kind: type[BaseModel], detail: Any) -> str:
     """One pydantic error as a user reads it."""
     key = ".".join(str(part) for part in detail["loc"]) or "top level"
     if detail["type"] != "extra_forbidden":
         return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
-    section: type[BaseModel] = Config
+    section: Any = kind
     for part in detail["loc"][:-1]:
-        section = section.model_fields[part].annotation  # type: ignore[assignment]
+        section = section.model_fields[part].annotation
     return f"{key}: unknown key, expected one of {', '.join(section.model_fields)}"

@@ -69,7 +69,12 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--format", choices=("console", "jsonl"), help="default: console on a terminal, else jsonl")
     options.add_argument(
-        "--model", metavar="FOLDER|HUB_ID", help="a checkpoint, or owner/name on the hub; short for --set model.checkpoint=…"
+        "--model",
+        metavar="FOLDER|HUB_ID",
+        help="a checkpoint, or owner/name on the hub, in place of the one inside; short for --set model.checkpoint=…",
+    )
+    options.add_argument(
+        "--words", type=Path, metavar="FILE", help="the file's words instead of a recogniser's: CSV with word, start_s, end_s"
     )
     options.add_argument("--asr", metavar="ENGINE", help="auto, whisper, sphinx or none; short for --set asr.engine=ENGINE")
     options.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with what differs from configs/default.yaml")
@@ -123,10 +128,15 @@ def _run(options: argparse.Namespace) -> list[str]:
     )
     with contextlib.ExitStack() as closing:
         inputs = []
-        for session, location in _sessions(options.source or ["camera+mic"], settings.session):
+        locations = options.source or ["camera+mic"]
+        if options.words and len(locations) > 1:
+            raise UsageError("--words belongs to one source; give one --source")
+        for session, location in _sessions(locations, settings.session):
             sources = open_sources(location)
             for source in sources:
                 closing.callback(source.close)
+            if options.words:
+                sources = (_transcribed(sources, options.words),)
             if options.speed != "1" and any(source.live for source in sources):
                 raise UsageError(f"--speed {options.speed}: {location} is live; leave the speed at 1")
             inputs.append((session, sources))
@@ -235,6 +245,12 @@ def open_sources(location: str) -> "tuple[Source, ...]":
     from stream.sources.media import MediaSource
 
     return (MediaSource(location),)
+
+
+def _transcribed(sources: "tuple[Source, ...]", path: Path) -> "Source":
+    from stream.sources.words import TranscribedSource
+
+    return TranscribedSource(sources[0], path)
 
 
 def _open_devices(descriptions: "Sequence[str]") -> "tuple[Source, ...]":

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+import models
 from extractors import asr
 from extractors.errors import ExtractorError
 from extractors.face import FaceExtractor
@@ -25,6 +26,9 @@ from stream.sources.source import Provides, Source
 from stream.windows import Windows, contracts, pooled_width
 
 log = logging.getLogger(__name__)
+
+DEFAULT = Path(models.__file__).with_name("mmlatch-causal")  # the checkpoint that is shipped
+UNTRAINED = "untrained"  # in place of a checkpoint: weights that mean nothing
 
 T = TypeVar("T")
 
@@ -53,21 +57,38 @@ class Input:
 
 
 @dataclass
-class Parts:
-    """A session's parts, ready to be wired; a lane that is None is unavailable, and `info` says why."""
+class Lanes:
+    """The lanes that an input feeds, and the windows that they fill; a lane that is None is unavailable.
+
+    Attributes:
+        unavailable: Why, by lane.
+        notices: What there is to say about the others.
+    """
 
     vision: VisionLane | None
     audio: AudioLane | None
     text: TextLane | None
     windows: Windows
+    unavailable: dict[Lane, str]
+    notices: list[str]
+
+    def close(self) -> None:
+        """Free what they hold."""
+        for lane in (self.vision, self.audio, self.text):
+            if lane:
+                lane.close()
+
+
+@dataclass
+class Parts(Lanes):
+    """A session's parts, ready to be wired."""
+
     scorer: Scorer
     info: SessionInfo
 
     def close(self) -> None:
         """Free what the lanes hold, and the engine's slot."""
-        for lane in (self.vision, self.audio, self.text):
-            if lane:
-                lane.close()
+        super().close()
         self.scorer.close()
 
 
@@ -102,9 +123,18 @@ def load(config: Config, inputs: Sequence[Input], device: torch.device) -> list[
     return loaded
 
 
-def _session(
-    config: Config, given: Input, engine: Engine, model: CausalMMLatch, name: str, embedder: Callable[[], TextEmbedder]
-) -> Parts:
+def load_lanes(config: Config, given: Input, device: torch.device, embedder: Callable[[], TextEmbedder]) -> Lanes:
+    """Load the lanes of an input, as a session has them.
+
+    Args:
+        config: Of the session.
+        given: The input.
+        device: Where a recogniser may run.
+        embedder: Makes the embedder of the words, which the text lane is of no use without.
+
+    Raises:
+        UsageError: There can be no lane at all.
+    """
     unavailable: dict[Lane, str] = {}
     notices: list[str] = []
 
@@ -117,9 +147,20 @@ def _session(
 
     vision = attempt("vision", lambda: _vision(given))
     audio = attempt("audio", lambda: _audio(given))
-    text = attempt("text", lambda: _text(given, audio, config, engine.device, embedder, notices))
+    text = attempt("text", lambda: _text(given, audio, config, device, embedder, notices))
     if len(unavailable) == len(LANES):
         raise UsageError("nothing to analyse: " + "; ".join(f"{lane}: {why}" for lane, why in unavailable.items()))
+    windows = Windows(
+        hop_ns=config.windows.hop_ns, gap_windows=config.windows.gap_windows, max_windows=config.windows.max_windows
+    )
+    return Lanes(vision, audio, text, windows, unavailable, notices)
+
+
+def _session(
+    config: Config, given: Input, engine: Engine, model: CausalMMLatch, name: str, embedder: Callable[[], TextEmbedder]
+) -> Parts:
+    lanes = load_lanes(config, given, engine.device, embedder)
+    notices = lanes.notices
     if not model.card.data:
         notices.append("the model is untrained: its scores mean nothing yet")
     info = SessionInfo(
@@ -131,27 +172,19 @@ def _session(
         trained=bool(model.card.data),
         device=str(engine.device),
         smooth_tau_s=config.score.smooth_tau_s,
-        unavailable=unavailable,
+        unavailable=lanes.unavailable,
         notices=tuple(notices),
     )
     if info.scripted:
         log.warning("%s is a script with a synthetic voice and face, not a recording of anybody", info.source)
-    for lane, why in unavailable.items():
+    for lane, why in lanes.unavailable.items():
         log.warning("%s lane unavailable: %s", lane, why)
     for notice in notices:
         log.warning("%s", notice)
-    return Parts(
-        vision,
-        audio,
-        text,
-        windows=Windows(
-            hop_ns=config.windows.hop_ns, gap_windows=config.windows.gap_windows, max_windows=config.windows.max_windows
-        ),
-        scorer=Scorer(
-            engine, embedder() if text else None, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s
-        ),
-        info=info,
+    scorer = Scorer(
+        engine, embedder() if lanes.text else None, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s
     )
+    return Parts(lanes.vision, lanes.audio, lanes.text, lanes.windows, lanes.unavailable, notices, scorer=scorer, info=info)
 
 
 def _model(config: Config) -> tuple[CausalMMLatch, str]:
@@ -161,14 +194,15 @@ def _model(config: Config) -> tuple[CausalMMLatch, str]:
         UsageError: Its checkpoint cannot be loaded, or does not suit the configuration.
     """
     longest = config.windows.max_windows
-    location = config.model.checkpoint
+    location = config.model.checkpoint or str(DEFAULT)
     shape = CausalMMLatchConfig(text=WIDTH, audio=pooled_width("audio"), vision=pooled_width("vision"), max_steps=longest)
-    if location is None:
+    if location == UNTRAINED:
         return CausalMMLatch.untrained(shape), "mmlatch-causal-untrained"
     try:
         model = CausalMMLatch.from_pretrained(location, contracts=contracts(config.windows.hop_ns))
     except CheckpointError as error:
-        raise UsageError(f"--model {error}") from error
+        other = "" if config.model.checkpoint else f", keep windows.hop_ms as it is, or give --model {UNTRAINED}"
+        raise UsageError(f"--model {error}{other}") from error
     if wrong := [lane for lane in LANES if getattr(model.config, lane) != getattr(shape, lane)]:
         raise UsageError(
             f"--model {location}: {', '.join(wrong)} of another width than the features; take the version it was made with"

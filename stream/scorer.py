@@ -1,7 +1,7 @@
 """From windows to scores: adds the text vectors, which hang on the utterance, runs the engine, and smooths.
 
-A window's text vector is that of its last word, given all words of the utterance so far. Which words those are is settled
-only with the window, so the vector is made here and not in the text lane.
+A window's text vector is that of all words of the utterance so far. Which words those are is settled only with the window, so
+the vector is made here and not in the text lane.
 """
 
 import math
@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from extractors.text import WIDTH, TextEmbedder, normalise
+from extractors.text import TextEmbedder
 from stream.engine import Engine
+from stream.inputs import NO_WORDS, model_input, spoken
 from stream.messages import LANES, Lane, LaneScore, Score, Window
 from stream.track import Estimate, Request, Step, Track, advance
 
@@ -21,7 +22,6 @@ from stream.track import Estimate, Request, Step, Track, advance
 # windows before keep the vectors they had, or wait. A final score has its window's own vector, always.
 _FRESH = 2
 _KEPT = 512  # vectors, far more than a tail has windows
-_NO_WORDS = np.zeros(WIDTH, np.float32)
 _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "vision": "no_face"}
 
 
@@ -44,12 +44,12 @@ class Scorer:
         self._track, self.longest = Track(engine), engine.tail
         self._embedder = embedder
         self._keep = math.exp(-hop_ns / 1e9 / smooth_tau_s) if smooth_tau_s > 0 else 0.0
-        self._words: list[str] = []
+        self._words: tuple[str, ...] = ()  # of the utterance, settled
         self._smooth: float | None = None
         self._vectors: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}  # of utterances' beginnings, oldest first
         self._shown: dict[int, npt.NDArray[np.float32]] = {}  # the last vector of each window that is not settled
         self._said: dict[int, tuple[int, float]] = {}  # of windows not settled: provisional scores so far, and the last one
-        self._next_words: list[str] = []  # of the utterance up to the end of the job that is being done
+        self._next_words: tuple[str, ...] = ()  # of the utterance up to the end of the job that is being done
 
     def close(self) -> None:
         """Give the slot back."""
@@ -65,17 +65,24 @@ class Scorer:
 
     def request(self, job: "Job") -> Request:
         """What the engine has to do for a job of this session."""
-        words, said = self._words, []  # of the utterance up to each window that has any
         windows = job.windows[: self.longest]  # beyond that the display falls behind
+        words, said = self._words, []  # of the utterance up to each window's end
         for window in windows:
-            new = [part for word in window.words for part in normalise(word.text)]
-            words = ([] if window.restart else words) + new
-            said.append(tuple(words) if new else None)
+            words = spoken(words, window)
+            said.append(words)
         self._next_words = words
-        unseen = [number for number, each in enumerate(said) if each and each not in self._vectors]
-        for number in unseen if job.final else unseen[-_FRESH:]:
-            self._embed(said[number] or ())
-        steps = [self._step(window, each) for window, each in zip(windows, said, strict=True)]
+        unseen = [each for each in dict.fromkeys(said) if each and each not in self._vectors]
+        for each in unseen if job.final else unseen[-_FRESH:]:
+            self._embed(each)
+        held = self._vectors.get(self._words, NO_WORDS)
+        steps = []
+        for window, each in zip(windows, said, strict=True):
+            vector = self._vectors.get(each, self._shown.get(window.seq)) if each else NO_WORDS
+            told = vector is not None or not window.words
+            held = (NO_WORDS if window.restart else held) if vector is None else vector
+            if each and vector is not None:
+                self._shown[window.seq] = vector
+            steps.append(Step(window.seq, window.restart, model_input(window, held, told=told)))
         return Request(self._track, steps, job.final)
 
     def result(self, job: "Job", estimates: list[Estimate]) -> Score:
@@ -97,23 +104,6 @@ class Scorer:
 
     def _mix(self, smooth: float | None, sentiment: float) -> float:
         return sentiment if smooth is None else self._keep * smooth + (1 - self._keep) * sentiment
-
-    def _step(self, window: Window, words: tuple[str, ...] | None) -> Step:
-        """The window for the engine, with the vector of the utterance's words so far if it has any of its own."""
-        vector = self._vectors.get(words) if words else None
-        if vector is not None:
-            self._shown[window.seq] = vector
-        elif words:
-            vector = self._shown.get(window.seq)
-        inputs = []
-        for name in LANES:
-            lane = window.lanes[name]
-            values, flags = lane.values, [float(lane.known), lane.presence]
-            if name == "text":
-                values = _NO_WORDS if vector is None else vector
-                flags = [0.0, 0.0] if words and vector is None else flags
-            inputs += [values, np.array(flags, np.float32)]
-        return Step(window.seq, window.restart, np.concatenate(inputs))
 
     def _embed(self, words: tuple[str, ...]) -> None:
         assert self._embedder is not None

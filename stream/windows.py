@@ -52,7 +52,8 @@ def pool(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def contracts(hop_ns: int) -> dict[str, str]:
     """What a model is fed, by name: the features of each lane, and how windows are made of them."""
-    return {"text": TEXT.tag, **{lane: contract.tag for lane, contract in ROW_LANES.items()}, "windows": f"mean+std/{hop_ns}ns"}
+    lanes: dict[str, str] = {lane: contract.tag for lane, contract in ROW_LANES.items()}
+    return {"text": TEXT.tag, **lanes, "windows": f"mean+std,words so far/{hop_ns}ns"}
 
 
 def pooled_width(lane: Lane) -> int:

@@ -20,7 +20,7 @@ MAY_USE = {
 # Inside stream/, from the ground up: a module may use those of its own floor and of the floors below.
 FLOORS = [
     {"errors", "futures", "clock", "channel", "config", "messages", "worker", "backoff"},
-    {"utterances", "windows", "lanes", "latency", "engine", "scorer", "track", "batcher", "bucket", "mcap"},
+    {"utterances", "windows", "inputs", "lanes", "latency", "engine", "scorer", "track", "batcher", "bucket", "mcap"},
     {"sources", "sinks", "parts", "feed", "session"},
     {"live", "devices", "doctor"},
 ]

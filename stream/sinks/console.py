@@ -137,7 +137,8 @@ class SessionView:
         filled = round(abs(value) / SCORE_RANGE[1] * _HALF_BAR)
         left, right = ("█" * filled, "") if value < 0 else ("", "█" * filled)
         bar = f"{left:>{_HALF_BAR}}│{right:<{_HALF_BAR}}"
-        label = f"{value:+.2f} {polarity(value)}" + (" provisional" if self._newest.kind == "provisional" else "")
+        label = f"{value:+.2f} ± {self._newest.uncertainty:.1f} {polarity(value)}"
+        label += " provisional" if self._newest.kind == "provisional" else ""
         return Text.assemble((bar, _colour(value)), "  ", (label, f"bold {_colour(value)}"))
 
     def _sparkline(self) -> RenderableType:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from models.layers import HIDDEN, Attention, CausalLSTM, Context, dropout, running_mean
+from models.layers import HIDDEN, Attention, CausalLSTM, Context, Standardise, dropout, running_mean
 from models.state import State
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
@@ -284,3 +284,16 @@ def test_a_running_mean_depends_on_the_past_alone(step: int) -> None:
     assert x.grad is not None
     assert (x.grad[:, : step + 1] > 0).all()
     assert (x.grad[:, step + 1 :] == 0).all()
+
+
+def test_columns_are_standardised_and_a_row_of_zeros_stays_nothing() -> None:
+    rows = torch.randn(200, 3) * torch.tensor([2.0, 1e-6, 0.5]) + torch.tensor([1.0, 4.0, -2.0])
+    standardise = Standardise(3)
+    assert torch.equal(standardise(rows), rows.clamp(-10, 10))
+    standardise.measure(rows)
+    found = standardise(rows.view(10, 20, 3)).view(200, 3)
+    assert found.mean(0).abs().max() < 1e-5
+    assert found.std(0, correction=0).tolist() == pytest.approx([1, 0, 1], abs=1e-5)  # a column that does not vary says nothing
+    assert torch.equal(standardise(torch.zeros(2, 3)), torch.zeros(2, 3))
+    assert standardise(torch.full((1, 3), 1e6)).tolist() == [[10, 0, 10]]
+    assert set(standardise.state_dict()) == {"mean", "scale"}

@@ -187,7 +187,7 @@ def test_a_tail_beyond_what_the_engine_keeps_is_cut(embedder: LastWordEmbedder) 
 def test_sentiment_uncertainty_and_weights_are_the_models(embedder: LastWordEmbedder) -> None:
     inputs = [window(0, "so", restart=True), window(1, "good"), window(2, vision="absent")]
     lanes = {
-        "text": np.stack([embedder.embed(("so",)), embedder.embed(("so", "good")), np.zeros(WIDTH, np.float32)]),
+        "text": np.stack([embedder.embed(("so",)), *[embedder.embed(("so", "good"))] * 2]),
         "audio": np.ones((3, 2), np.float32),
         "vision": np.array([[1, 1], [1, 1], [0, 0]], np.float32),
     }

@@ -276,6 +276,8 @@ def parts(
         audio=audio or AudioLane(),
         text=TextLane(words),
         windows=Windows(hop_ns=HOP, gap_windows=4, max_windows=20),
+        unavailable=unavailable,  # type: ignore[arg-type]
+        notices=[],
         scorer=Scorer(on or engine(), LastWordEmbedder(), hop_ns=HOP, smooth_tau_s=2.0),  # type: ignore[arg-type]
         info=about(**unavailable),
     )

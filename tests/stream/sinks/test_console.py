@@ -55,7 +55,16 @@ def test_it_shows_score_words_lanes_latency_and_what_is_wrong() -> None:
         dropped={"text": 0, "audio": 0, "vision": 31},
     )
     text = shown(final)
-    for part in ("cam0", "talk.mp4", "scripted", "-1.25 negative", "dreadful", "mmlatch@abc on cpu", "untrained", "1 finals"):
+    for part in (
+        "cam0",
+        "talk.mp4",
+        "scripted",
+        "-1.25 ± 0.8 negative",
+        "dreadful",
+        "mmlatch@abc on cpu",
+        "untrained",
+        "1 finals",
+    ):
         assert part in text
     for part in ("final latency 340 ms, of it model 4.0", "words 2.3 s behind", "31 vision dropped"):
         assert part in text
@@ -122,7 +131,7 @@ def run(display: ConsoleDisplay, *sessions: tuple[SessionInfo, Channel[Output]])
 def test_it_runs_on_an_output_that_is_no_terminal() -> None:
     out = io.StringIO()
     run(ConsoleDisplay(Console(width=100, force_terminal=False, file=out)), (INFO, outputs_of(FINAL)))
-    assert out.getvalue().count("+2.50 positive") == 1
+    assert out.getvalue().count("+2.50 ± 0.8 positive") == 1
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -132,7 +141,7 @@ def test_sessions_stand_one_below_the_other_to_the_end(terminal: bool) -> None:
     other = replace(INFO, session="hall", source="mic")
     run(display, (INFO, outputs_of(FINAL)), (other, outputs_of(score(kind="final", smooth=-2.0), UTTERANCE)))
     last = out.getvalue().rpartition("cam0: talk.mp4")
-    assert "+2.50 positive" in last[2]
+    assert "+2.50 ± 0.8 positive" in last[2]
     assert "hall: mic" in last[2]
     assert "-2.00 negative" in last[2]
     assert ("\x1b[?25l" in out.getvalue()) == ("\x1b[?25h" in out.getvalue()) == terminal  # the cursor comes back
@@ -159,7 +168,7 @@ def test_a_session_that_is_over_stays_while_others_go_on() -> None:
     asyncio.run(scenario())
     last = out.getvalue().rpartition("hall: talk.mp4")[2]
     assert "-2.00 negative" in last
-    assert "+2.50 positive" in last
+    assert "+2.50 ± 0.8 positive" in last
 
 
 def test_it_redraws_in_place_as_scores_come_but_not_for_each() -> None:
@@ -173,7 +182,7 @@ def test_it_redraws_in_place_as_scores_come_but_not_for_each() -> None:
         assert 1 <= out.getvalue().count("talk.mp4") < 30
         outputs.close()
         await asyncio.wait_for(running, 5)
-        assert "+0.99 positive" in out.getvalue()
+        assert "+0.99 ± 0.8 positive" in out.getvalue()
         assert "100 finals" in out.getvalue()
 
     out = io.StringIO()

@@ -1,0 +1,87 @@
+"""How a model is trained. What each key means, and its default, stands in configs/train.yaml too."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stream import config
+from stream.config import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+_TRAINED = {"mosi": 3.0, "sst": 3.0, "meld": 2.0, "ravdess": 1.0, "fer2013": 1.0}
+_VALIDATED = {"mosi": 3.0, "sst": 1.0, "ravdess": 1.0, "fer2013": 1.0}
+
+
+class ModelConfig(Section):
+    """The causal model's shape; widths follow from the features."""
+
+    hidden: Annotated[int, Field(ge=4, le=1024)] = 64
+    max_steps: Annotated[int, Field(ge=8, le=1200)] = 120
+    masking: Literal["projection", "features"] = "projection"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class MixtureConfig(Section):
+    """What training sequences are drawn from, and what life does to them."""
+
+    corpora: Annotated[dict[str, Positive], Field(min_length=1)] = Field(default=_TRAINED)
+    balance: Share = 0.5
+    companion: Share = 0.35
+    like: Positive = 0.5
+    neutral: Share = 0.25
+    contrary: Share = 0.1
+    known_absent: Share = 0.5
+    lag: Share = 0.4
+    max_lag_s: Annotated[float, Field(ge=0, le=30)] = 4.0
+    max_silence_s: Annotated[float, Field(ge=0, le=10)] = 1.25
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+class FitConfig(Section):
+    """The optimisation."""
+
+    steps: Count = 3000
+    batch: Count = 64
+    learning_rate: Positive = 1e-3
+    warmup: Annotated[int, Field(ge=0)] = 100
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    clip: Positive = 1.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    ramp: Annotated[float, Field(ge=0)] = 1.0
+    sign: Annotated[float, Field(ge=0)] = 0.2
+    spread: Annotated[float, Field(ge=0)] = 0.2
+    precision: Literal["float32", "bfloat16"] = "float32"
+    validate_every: Count = 200
+    patience: Count = 8
+    save_every: Count = 100
+
+
+class ValidationConfig(Section):
+    """What the best checkpoint is chosen by: the weighted mean of the corpora's mean absolute errors."""
+
+    corpora: Annotated[dict[str, Positive], Field(min_length=1)] = Field(default=_VALIDATED)
+    largest: Count = 1000
+
+
+class TrainConfig(Section):
+    """Everything that training can be told."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    hop_ms: Annotated[int, Field(ge=100, le=1000)] = 250
+    model: ModelConfig = ModelConfig()
+    mixture: MixtureConfig = MixtureConfig()
+    fit: FitConfig = FitConfig()
+    validation: ValidationConfig = ValidationConfig()
+
+    @property
+    def hop_ns(self) -> int:
+        """The length of a window."""
+        return self.hop_ms * 1_000_000
+
+
+def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> TrainConfig:
+    """Read a configuration; see `stream.config.parse`."""
+    return config.parse(TrainConfig, path, overrides, example="configs/train.yaml")

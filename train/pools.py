@@ -1,0 +1,74 @@
+"""A corpus's split in memory, and drawing from it by sentiment."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from train.errors import DataError
+from train.features import Features
+from train.items import Split
+from train.sequences import COLUMNS
+from train.store import Entry, Store
+
+Kind = Literal["text", "audio", "vision", "clip"]
+_NEUTRAL = 0.3  # nearer to 0 than this counts as neither positive nor negative where classes are balanced
+
+
+def kind_of(features: Features) -> Kind:
+    """What an item gives: one lane, or windows that have several."""
+    if "vectors" in features:
+        return "text"
+    if "face" in features:
+        return "vision"
+    others = (features["inputs"][:, COLUMNS["text"]], features["inputs"][:, COLUMNS["vision"]])
+    return "clip" if any(lane.any() for lane in others) else "audio"
+
+
+class Pool:
+    """Items of one kind that have features and a place on the scale, in the order of their sentiment.
+
+    Attributes:
+        kind: Of all of them.
+        entries: As the manifest has them.
+        features: Likewise.
+    """
+
+    def __init__(self, entries: Sequence[Entry], features: Sequence[Features]) -> None:
+        """Take items, at least one; those without a sentiment are left out."""
+        placed = [n for _, n in sorted((entry.sentiment, n) for n, entry in enumerate(entries) if entry.sentiment is not None)]
+        self.entries = [entries[n] for n in placed]
+        self.features = [features[n] for n in placed]
+        self.kind = kind_of(self.features[0])
+        self._sentiments = np.array([entry.sentiment for entry in self.entries], np.float64)
+        low, high = np.searchsorted(self._sentiments, [-_NEUTRAL, _NEUTRAL])
+        classes = [(0, low), (low, high), (high, len(placed))]
+        self._classes = [(int(first), int(last)) for first, last in classes if first < last]
+
+    def sentiment(self, number: int) -> float:
+        """Of an item."""
+        return float(self._sentiments[number])
+
+    def draw(self, random: np.random.Generator, balance: float) -> int:
+        """Any item; with probability `balance` a class (negative, neutral, positive) is drawn first, each as likely."""
+        if random.random() < balance:
+            first, last = self._classes[random.integers(len(self._classes))]
+            return int(random.integers(first, last))
+        return int(random.integers(len(self.entries)))
+
+    def near(self, random: np.random.Generator, sentiment: float, within: float) -> int | None:
+        """An item of about that sentiment; None if there is none."""
+        first, last = np.searchsorted(self._sentiments, [sentiment - within, sentiment + within])
+        return int(random.integers(first, last)) if first < last else None
+
+
+def read_pool(store: Store, corpus: str, split: Split) -> Pool:
+    """The items of a corpus's split.
+
+    Raises:
+        DataError: It was not prepared, is damaged, or has no item that can be used.
+    """
+    entries = [entry for entry in store.read_manifest(corpus) if entry.split == split and not entry.failure]
+    if not any(entry.sentiment is not None for entry in entries):
+        raise DataError(f"{store.folder}: {corpus} has nothing to use in its {split} split; look into {corpus}.jsonl")
+    return Pool(entries, store.features(entries))
