@@ -1,5 +1,7 @@
 """Which vector should a word have: the sentence vector of the utterance so far, or its own token vector in that context?
 
+And of which of MiniLM's layers: the last, the middle one, or both?
+
     python -m benchmarks.text_vectors --data FOLDER
 
 MOSI transcripts (data/mosi/utterances.csv). Each word gets both vectors from MiniLM, which reads the utterance up to that word
@@ -11,6 +13,7 @@ The test split stays untouched. The baseline is the last sentence vector.
 """
 
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,24 +36,46 @@ BASELINE = "last sentence vector"
 Array = npt.NDArray[np.floating]
 
 
-def vectors(embedder: TextEmbedder, words: list[str]) -> tuple[Array, Array]:
-    """Of every word, knowing only those up to it, the sentence and the token vector of the last layer, each (N, 384)."""
-    sentences, tokens = [], []
+class Vectors(NamedTuple):
+    """Of every word, knowing only those up to it, (N, 384) each.
+
+    Attributes:
+        sentences: The mean over the last layer's pieces.
+        tokens: The last layer's last piece.
+        middle: The mean over the middle layer's pieces.
+    """
+
+    sentences: Array
+    tokens: Array
+    middle: Array
+
+    def up_to(self, count: int) -> "Vectors":
+        """Those of the first words."""
+        return Vectors(*(each[:count] for each in self))
+
+
+def vectors(embedder: TextEmbedder, words: list[str]) -> Vectors:
+    """An utterance's vectors, without encoding it more than once."""
+    sentences, tokens, middle = [], [], []
     for count in range(1, len(words) + 1):
-        states = embedder.encode(words[:count])[-1]  # (L, 384): [CLS], the pieces, [SEP]
-        sentences.append(states.mean(0))  # as in `TextEmbedder.embed`, without encoding twice
-        tokens.append(states[-2])
-    return _unit(np.stack(sentences)), _unit(np.stack(tokens))
+        states = embedder.encode(words[:count])  # (2, L, 384): [CLS], the pieces, [SEP]
+        sentences.append(states[-1].mean(0))
+        tokens.append(states[-1][-2])
+        middle.append(states[0].mean(0))
+    return Vectors(*(_unit(np.stack(each)) for each in (sentences, tokens, middle)))
 
 
 def _unit(rows: Array) -> Array:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def readings(sentences: Array, tokens: Array) -> dict[str, Array]:
-    """The ways in which a head may read the vectors of the words so far, (N, 384) each; to (384,) or (768,)."""
+def readings(found: Vectors) -> dict[str, Array]:
+    """The ways in which a head may read the vectors of the words so far; each (384,) or (768,)."""
+    sentences, tokens, middle = found
     return {
         BASELINE: sentences[-1],
+        "last sentence vector, middle layer": middle[-1],
+        "last sentence vector, both layers (the extractor's)": np.concatenate([middle[-1], sentences[-1]]),
         "mean of sentence vectors": sentences.mean(0),
         "last token vector": tokens[-1],
         "mean of token vectors": tokens.mean(0),
@@ -89,8 +114,7 @@ def main() -> None:
 
     figures = []
     for position, share in POSITIONS.items():
-        counts = [max(1, round(len(sentences) * share)) for sentences, _ in embedded]
-        read = [readings(pair[0][:count], pair[1][:count]) for pair, count in zip(embedded, counts, strict=True)]
+        read = [readings(each.up_to(max(1, round(len(each.tokens) * share)))) for each in embedded]
         errors: dict[str, Array] = {}
         for name in read[0]:
             values = np.stack([each[name] for each in read])

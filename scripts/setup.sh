@@ -51,6 +51,7 @@ mapfile -t packages < <(missing_packages)
 tools=(
     pulseaudio=pulseaudio       # a sound server of their own
     pacat=pulseaudio-utils      # to play into it
+    espeak-ng=espeak-ng         # a voice
     "/usr/lib*/*/alsa-lib/libasound_module_pcm_pulse.so=libasound2-plugins"    # to hear it through PortAudio
 )
 
@@ -85,7 +86,7 @@ if [ "${#packages[@]}" -gt 0 ]; then
 fi
 if [ "${#test_packages[@]}" -gt 0 ]; then
     { may_install && install_packages "${test_packages[@]}" 2> /dev/null; } ||
-        say "tests of the microphone will be skipped; they need what Debian calls ${test_packages[*]}"
+        say "some tests of sound will be skipped; they need what Debian calls ${test_packages[*]}"
 fi
 
 # --- The environment ------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from extractors.audio import CONTRACT as AUDIO
 from extractors.errors import ExtractorError
 from extractors.face import CONTRACT as FACE
 from extractors.face import FaceExtractor
+from extractors.sound import SAMPLE_NS
 from extractors.text import CONTRACT as TEXT
 from extractors.text import TextEmbedder
 from stream.clock import UnpacedClock
@@ -202,14 +203,16 @@ def windows_of(packets: Iterator[Packet], lanes: Lanes) -> Iterator[Window]:
 
 
 def _packets(source: MediaSource, clip: Clip) -> Iterator[Packet]:
-    """What of the file is in the clip, as if it began there."""
+    """What of the file is in the clip, as if it began there; sound to the sample."""
+    end_ns = END_NS if clip.end_ns is None else clip.end_ns
     for packet in source.packets(UnpacedClock()):
-        if clip.end_ns is not None and packet.t_ns >= clip.end_ns:
+        if packet.t_ns >= end_ns:
             return
-        if packet.t_ns < clip.start_ns:
-            continue
         match packet:
-            case VideoFrame(t_ns, image):
+            case VideoFrame(t_ns, image) if t_ns >= clip.start_ns:
                 yield VideoFrame(t_ns - clip.start_ns, image)
             case AudioBlock(t_ns, samples):
-                yield AudioBlock(t_ns - clip.start_ns, samples)
+                first = max(0, -(-(clip.start_ns - t_ns) // SAMPLE_NS))
+                inside = samples[first : (end_ns - t_ns) // SAMPLE_NS]
+                if len(inside):
+                    yield AudioBlock(t_ns + first * SAMPLE_NS - clip.start_ns, inside)

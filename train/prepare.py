@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -167,7 +168,16 @@ _store: Store
 def _begin(config: Config, store: Store) -> None:
     """In each process, once: a pool has no other place to keep what is costly to load."""
     global _extractors, _store
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _extractors, _store = Extractors(config), store
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed has not told its pool, which would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def _extract_shard(shard: Shard) -> None:

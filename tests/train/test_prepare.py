@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -9,9 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 import pytest
 
 from stream.config import AsrConfig, Config
+from tests.conftest import ROOT
 from train import prepare
 from train.data import ravdess, sst
 from train.features import Extractors
@@ -313,3 +318,27 @@ def test_a_full_disk_is_said_in_one_line_and_what_was_there_is_kept(
     message = error(capsys, "sst", "--data", str(corpora.data), "--out", str(corpora.out))
     assert message.startswith(f"{corpora.out / 'sst.jsonl'} cannot be written: No space left on device")
     assert (corpora.out / "sst.jsonl").read_bytes() == before
+
+
+@pytest.mark.usefixtures("with_assets")
+def test_when_it_is_killed_its_processes_end_too(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "sst"
+    folder.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.csv").write_text(
+            "label,text\n" + "3,a long and winding but on the whole rather pleasing film\n" * 300
+        )
+    command = [sys.executable, "-m", "train.prepare", "sst", "--jobs", "1", "--out", tmp_path, "--data", tmp_path / "data"]
+    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    parent = psutil.Process(run.pid)
+    deadline_s = time.monotonic() + 60
+    while not (workers := [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+    time.sleep(3)  # at work, or about to be
+    run.kill()
+    run.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    for process in alive:
+        process.kill()
+    assert not alive

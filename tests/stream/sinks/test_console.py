@@ -143,7 +143,7 @@ def test_sessions_stand_one_below_the_other_to_the_end(terminal: bool) -> None:
     last = out.getvalue().rpartition("cam0: talk.mp4")
     assert "+2.50 ± 0.8 positive" in last[2]
     assert "hall: mic" in last[2]
-    assert "-2.00 negative" in last[2]
+    assert "-2.00 ± 0.8 negative" in last[2]
     assert ("\x1b[?25l" in out.getvalue()) == ("\x1b[?25h" in out.getvalue()) == terminal  # the cursor comes back
     if not terminal:
         assert out.getvalue().count("hall: mic") == 1
@@ -167,7 +167,7 @@ def test_a_session_that_is_over_stays_while_others_go_on() -> None:
     out = io.StringIO()
     asyncio.run(scenario())
     last = out.getvalue().rpartition("hall: talk.mp4")[2]
-    assert "-2.00 negative" in last
+    assert "-2.00 ± 0.8 negative" in last
     assert "+2.50 ± 0.8 positive" in last
 
 
