@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extractors.errors import Unavailable
-from extractors.text import CONTRACT, MAX_PIECES, TextEmbedder, normalise
+from extractors.text import CONTRACT, HIDDEN, LAYERS, MAX_PIECES, TextEmbedder, normalise
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,15 @@ def reference():
     ids=lambda sentence: sentence[:20],
 )
 def test_it_is_the_published_sentence_encoder(embedder, reference, sentence):
-    np.testing.assert_allclose(embedder.embed(sentence.split()), reference.encode([sentence])[0], atol=1e-5)
+    np.testing.assert_allclose(embedder.embed(sentence.split())[-HIDDEN:], reference.encode([sentence])[0], atol=1e-5)
 
 
-def test_a_vector_has_the_columns_of_the_contract_and_unit_length(embedder):
+def test_a_vector_has_the_columns_of_the_contract_and_unit_length_in_each_layer(embedder):
     for words in (["yes"], ["i", "love", "it"], ["no"] * 400):
         vector = embedder.embed(words)
         assert vector.shape == (len(CONTRACT.columns),)
         assert vector.dtype == np.float32
-        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+        assert np.linalg.norm(vector.reshape(len(LAYERS), HIDDEN), axis=1) == pytest.approx(1, abs=1e-6)
 
 
 def test_a_words_vector_does_not_change_when_words_follow(embedder):
@@ -93,10 +93,12 @@ def test_a_words_vector_does_not_change_when_words_follow(embedder):
 
 
 def test_what_was_said_before_matters(embedder):
-    good, bad = embedder.embed("it was really good".split()), embedder.embed("it was really bad".split())
-    better = embedder.embed("it was really great".split())
+    def last_layer(words):
+        return embedder.embed(words.split())[-HIDDEN:]
+
+    good, bad, better = (last_layer(f"it was really {word}") for word in ("good", "bad", "great"))
     assert good @ better > good @ bad
-    assert embedder.embed("not good".split()) @ embedder.embed(["good"]) < 0.95
+    assert last_layer("not good") @ last_layer("good") < 0.95
 
 
 def test_a_very_long_utterance_is_read_from_its_newest_pieces(embedder):
@@ -109,8 +111,8 @@ def test_a_very_long_utterance_is_read_from_its_newest_pieces(embedder):
 
 
 def test_pieces_stand_between_the_marks_of_start_and_end(embedder):
-    assert embedder.encode(["yes"]).shape == (3, len(CONTRACT.columns))
-    assert embedder.encode(["no"] * 500).shape == (MAX_PIECES, len(CONTRACT.columns))
+    assert embedder.encode(["yes"]).shape == (len(LAYERS), 3, HIDDEN)
+    assert embedder.encode(["no"] * 500).shape == (len(LAYERS), MAX_PIECES, HIDDEN)
 
 
 def test_no_words_have_no_vector(embedder):

@@ -80,7 +80,7 @@ def test_a_smiling_face_without_words_scores_above_a_frowning_one(
     scores = {}
     for name, chosen in (("smiling", smiling), ("frowning", frowning)):
         found = [finals(capsys, "--source", str(still(item, tmp_path / f"{item.id}.mp4"))) for item in chosen]
-        seen = [each[-1] for each in found if each[-1]["lanes"]["vision"]["status"] == "ok"]  # type: ignore[index]
+        seen = [each[-1] for each in found if each[-1]["modalities"]["vision"]["status"] == "ok"]  # type: ignore[index]
         assert len(seen) >= 4
         scores[name] = np.array([each["sentiment"] for each in seen])
     assert (scores["smiling"][:, None] > scores["frowning"]).mean() >= 0.9

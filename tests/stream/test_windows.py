@@ -75,7 +75,7 @@ def test_a_model_is_told_what_each_lane_and_the_windows_are() -> None:
         "text": TEXT.tag,
         "audio": AUDIO.tag,
         "vision": FACE.tag,
-        "windows": "mean+std/250000000ns",
+        "windows": "mean+std,words so far/250000000ns",
     }
     assert {name for name, tag in contracts(HOP + 1).items() if tag != contracts(HOP)[name]} == {"windows"}
 
