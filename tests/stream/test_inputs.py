@@ -42,14 +42,14 @@ def window(*words: str, restart: bool = False) -> Window:
 
 def test_lanes_stand_side_by_side_each_with_its_flags() -> None:
     columns = lane_columns()
-    assert columns == {"text": slice(0, 386), "audio": slice(386, 456), "vision": slice(456, 574)}
+    assert columns == {"text": slice(0, 770), "audio": slice(770, 840), "vision": slice(840, 958)}
     assert tuple(columns) == LANES
     assert [found.stop - found.start - FLAGS for found in columns.values()] == [WIDTHS[lane] for lane in LANES]
 
 
 def test_a_window_lies_in_the_columns_of_its_lanes() -> None:
     found, columns = model_input(window("good"), VECTOR), lane_columns()
-    assert (found.shape, found.dtype) == ((574,), np.float32)
+    assert (found.shape, found.dtype) == ((958,), np.float32)
     for lane, values, flags in (("text", VECTOR, [1, 1]), ("audio", AUDIO, [0, 0]), ("vision", VISION, [1, 0.25])):
         assert np.array_equal(found[columns[lane]], np.append(values, np.array(flags, np.float32)))  # type: ignore[index]
 

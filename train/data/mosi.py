@@ -19,7 +19,7 @@ from train.data.tables import read_table
 from train.errors import DataError
 from train.items import SPLITS, Item, Split, Text
 
-_OVER_NS = 1_000_000_000  # so far beyond an utterance's end the aligner may place its last words
+_OVER_NS = 1_000_000_000  # the labelled span is a little short: the last words may end so far beyond it
 COLUMNS = ("id", "video", "text", "sentiment", "start", "end", "split")
 TABLE, TIMES = "utterances.csv", "CMU_MOSI_ModifiedTimestampedWords.csd"
 
@@ -116,16 +116,15 @@ def _item(utterance: Utterance, times: Sequence[Timed]) -> Item:
     words = normalise(utterance.text)
     length_ns = utterance.end_ns - utterance.start_ns
     inside = [timed for timed in times if utterance.start_ns < timed.end_ns <= utterance.end_ns + _OVER_NS]
-    # The labelled span is a little short: what is heard after it ends with it.
-    ends_ns = [min(timed.end_ns - utterance.start_ns, length_ns) for timed in inside]
-    ends_ns = _placed(words, [timed.word for timed in inside], ends_ns) if length_ns else []
+    ends_ns = [timed.end_ns - utterance.start_ns for timed in inside]
+    ends_ns = _placed(words, [timed.word for timed in inside], ends_ns, length_ns) if length_ns else []
     label = "negative" if utterance.sentiment < 0 else "positive" if utterance.sentiment > 0 else "neutral"
     # Without any of its words found, or without a span, the utterance has no times.
-    known = Text(tuple(words), tuple(ends_ns), length_ns) if ends_ns else Text(tuple(words))
+    known = Text(tuple(words), tuple(ends_ns), max(length_ns, ends_ns[-1])) if ends_ns else Text(tuple(words))
     return Item(utterance.id, utterance.split, label, utterance.sentiment, known)
 
 
-def _placed(words: Sequence[str], heard: Sequence[str], ends_ns: Sequence[int]) -> list[int]:
+def _placed(words: Sequence[str], heard: Sequence[str], ends_ns: Sequence[int], length_ns: int) -> list[int]:
     """When each word of a transcript ends, from what an aligner heard; words between two that it heard are spread evenly."""
     known: Mapping[int, int] = {
         block.a + step: ends_ns[block.b + step]
@@ -135,11 +134,9 @@ def _placed(words: Sequence[str], heard: Sequence[str], ends_ns: Sequence[int]) 
     if not known:
         return []
     places = sorted(known)
-    # Words before the first are spread over the time before it, those after the last over what the aligner heard after it.
+    # Words before the first are spread over the time before it, those after the last over what is left of the length.
     found = np.interp(range(len(words)), places, [known[place] for place in places])
     first, last = places[0], places[-1]
     found[:first] = known[first] * (np.arange(first) + 1) / (first + 1)
-    found[last + 1 :] = known[last] + (max(ends_ns) - known[last]) * np.arange(1, len(words) - last) / max(
-        1, len(words) - 1 - last
-    )
+    found[last:] = np.linspace(known[last], max(length_ns, known[last]), len(words) - last)
     return [round(each) for each in np.maximum.accumulate(found)]
