@@ -111,9 +111,11 @@ def test_words_before_the_first_that_was_heard_are_spread_over_the_time_before_i
     assert ends(tmp_path, "a b c heard", [("heard", 10, 12.0)]) == pytest.approx([0.5, 1.0, 1.5, 2.0])
 
 
-def test_words_after_the_last_that_was_heard_are_spread_over_what_else_was_heard(tmp_path):
-    heard = [("known", 10, 11.0), ("mumble", 11, 12.0), ("mumble", 12, 13.0)]
-    assert ends(tmp_path, "known b c d e", heard) == pytest.approx([1.0, 1.5, 2.0, 2.5, 3.0])
+def test_words_after_the_last_that_was_heard_are_spread_over_what_is_left():
+    second = 1_000_000_000
+    found = mosi._placed(["known", "b", "c", "d", "e"], ["known", "mumble"], [second, 9 * second], 3 * second)
+    assert found == [second * share // 2 for share in (2, 3, 4, 5, 6)]
+    assert mosi._placed(["known", "b"], ["known"], [4 * second], 3 * second) == [4 * second] * 2
 
 
 def test_times_never_decrease_even_where_the_aligners_do(tmp_path):
@@ -153,17 +155,18 @@ def test_words_are_looked_for_in_the_utterances_own_video_and_time(tmp_path):
 @given(
     words=st.lists(st.sampled_from("abcd"), min_size=1, max_size=12),
     heard=st.lists(st.tuples(st.sampled_from("abcdx"), st.integers(1000, 10**10)), max_size=12),
+    length_ns=st.integers(1000, 10**10),
 )
-def test_each_word_has_a_time_of_its_own_that_does_not_decrease_and_lies_in_what_was_heard(words, heard):
+def test_each_word_has_a_time_of_its_own_that_does_not_decrease_and_lies_in_the_utterance(words, heard, length_ns):
     heard.sort(key=lambda each: each[1])
-    found = mosi._placed(words, [word for word, _ in heard], [end_ns for _, end_ns in heard])
+    found = mosi._placed(words, [word for word, _ in heard], [end_ns for _, end_ns in heard], length_ns)
     if not set(words) & {word for word, _ in heard}:
         assert found == []
         return
     assert len(found) == len(words)
     assert found == sorted(found)
     assert found[0] > 0
-    assert found[-1] <= heard[-1][1]
+    assert found[-1] <= max(length_ns, heard[-1][1])
     assert set(found) & {end_ns for word, end_ns in heard if word in words}
 
 
