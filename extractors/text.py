@@ -17,7 +17,7 @@ from extractors.assets import MINILM_VOCABULARY, MINILM_WEIGHTS, fetch
 from extractors.contract import FeatureContract
 from extractors.errors import Unavailable
 
-LAYERS = (3, 6)  # the middle one has more of the words, the last one more of the sentence (docs/benchmarks.md has figures)
+LAYERS = (3, 6)  # the middle one keeps more of the words themselves, the last one is tuned for whole sentences
 HIDDEN = 384  # of a layer
 WIDTH = len(LAYERS) * HIDDEN
 MAX_PIECES = 256  # the length that the published model was tuned for; of a longer utterance the newest pieces are read
