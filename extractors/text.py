@@ -3,12 +3,18 @@
 The vector is the mean-pooled all-MiniLM-L6-v2 sentence vector of the utterance so far, not the word's own token vector in it:
 measured on MOSI's validation split, it carries more of the sentiment (benchmarks/text_vectors.py; figures in
 docs/benchmarks.md). Source of the encoder and its pooling: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
+
+The published encoder is tuned to tell what sentences are about. The *adapter*, a small file of this package, tunes it to tell
+how they are meant: it adds a matrix of low rank to each of many weights (E. Hu et al., "LoRA: Low-Rank Adaptation of Large
+Language Models", ICLR 2022) and was trained by `python -m train.adapt`.
 """
 
+import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +23,23 @@ from extractors.assets import MINILM_VOCABULARY, MINILM_WEIGHTS, fetch
 from extractors.contract import FeatureContract
 from extractors.errors import Unavailable
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADAPTER = Path(__file__).with_name("minilm-sentiment.safetensors")
+DOWN, UP = "down", "up"  # an adapter has "NAME.down" (R, columns) and "NAME.up" (rows, R) for a weight NAME (rows, columns)
 LAYERS = (3, 6)  # the middle one keeps more of the words themselves, the last one is tuned for whole sentences
 HIDDEN = 384  # of a layer
 WIDTH = len(LAYERS) * HIDDEN
 MAX_PIECES = 256  # the length that the published model was tuned for; of a longer utterance the newest pieces are read
 CONTRACT = FeatureContract(
     name="text",
-    version=2,
+    version=3,
     columns=tuple(f"minilm_{layer}_{index}" for layer in LAYERS for index in range(HIDDEN)),
     parameters={
         "weights_sha256": MINILM_WEIGHTS.sha256,
         "vocabulary_sha256": MINILM_VOCABULARY.sha256,
+        "adapter_sha256": hashlib.sha256(ADAPTER.read_bytes()).hexdigest(),
         "context": "utterance_so_far",
         "pooling": "mean",
         "max_pieces": MAX_PIECES,
@@ -59,6 +71,9 @@ def normalise(text: str) -> list[str]:
 class TextEmbedder:
     """Embeds an utterance as it grows.
 
+    Attributes:
+        encoder: The network.
+
     Example:
         embedder = TextEmbedder()
         vector = embedder.embed(["i", "love", "it"])  # (768,)
@@ -66,8 +81,12 @@ class TextEmbedder:
 
     contract = CONTRACT
 
-    def __init__(self) -> None:
+    def __init__(self, adapter: Path | None = ADAPTER) -> None:
         """Load the encoder.
+
+        Args:
+            adapter: What is added to the published weights; None for nothing. With any but the package's own the vectors are
+                not those of the contract.
 
         Raises:
             Unavailable: Its weights or vocabulary cannot be had.
@@ -83,9 +102,12 @@ class TextEmbedder:
             logging.disable_progress_bar()
             # The published configuration; what it does not name is BERT's default (12 heads of 32, GELU, 512 positions).
             shape = BertConfig(hidden_size=HIDDEN, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-            self._encoder: Any = BertModel(shape, add_pooling_layer=False).eval()
-            missing, _ = self._encoder.load_state_dict(load_file(weights), strict=False)  # its pooler is not used here
-        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            self.encoder: Any = BertModel(shape, add_pooling_layer=False).eval()
+            state = load_file(weights)
+            if adapter:
+                state |= adapted(state, load_file(adapter))
+            missing, _ = self.encoder.load_state_dict(state, strict=False)  # its pooler is not used here
+        except (ImportError, OSError, RuntimeError, ValueError, KeyError) as error:
             raise Unavailable(f"MiniLM does not load ({str(error).splitlines()[0]}); reinstall transformers") from error
         if missing:
             raise Unavailable(f"MiniLM's weights lack {missing[0]}; another version of transformers is needed")
@@ -111,8 +133,18 @@ class TextEmbedder:
 
         if not words:
             raise ValueError("there must be at least one word")
-        start, *pieces, end = self._tokenizer.encode(" ".join(words)).ids
-        ids = torch.tensor([[start, *pieces[-(MAX_PIECES - 2) :], end]])  # (1, L)
+        ids = torch.tensor([self.pieces(words)])  # (1, L)
         with torch.inference_mode():
-            states = self._encoder(input_ids=ids, output_hidden_states=True).hidden_states
+            states = self.encoder(input_ids=ids, output_hidden_states=True).hidden_states
         return np.stack([states[layer][0].numpy() for layer in LAYERS])
+
+    def pieces(self, words: Sequence[str]) -> list[int]:
+        """The numbers of [CLS], the words' pieces and [SEP], at most `MAX_PIECES`."""
+        start, *pieces, end = self._tokenizer.encode(" ".join(words)).ids
+        return [start, *pieces[-(MAX_PIECES - 2) :], end]
+
+
+def adapted(weights: "Mapping[str, Tensor]", adapter: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """The weights that an adapter changes, changed; a KeyError names one that is not there."""
+    names = {name.rpartition(".")[0] for name in adapter}
+    return {name: weights[name] + adapter[f"{name}.{UP}"] @ adapter[f"{name}.{DOWN}"] for name in names}

@@ -28,9 +28,9 @@ def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
     return lanes, targets, torch.tensor([sample.steps for sample in samples], device=device)
 
 
-def by_length(samples: Sequence[Sample], size: int) -> Iterator[list[int]]:
-    """Numbers of samples in batches of like length, so that little is padded."""
-    order = sorted(range(len(samples)), key=lambda number: samples[number].steps)
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Numbers of sequences in batches of like length, so that little is padded."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for begin in range(0, len(order), size):
         yield order[begin : begin + size]
 
@@ -42,7 +42,7 @@ def predict(model: CausalMMLatch, samples: Sequence[Sample], size: int = 64) -> 
     training = model.training
     model.eval()
     with torch.inference_mode():
-        for numbers in by_length(samples, size):
+        for numbers in by_length([sample.steps for sample in samples], size):
             lanes, _, steps = collate([samples[number] for number in numbers], device)
             prediction, _ = model(lanes, model.initial_state(len(numbers)))
             both = torch.stack([prediction.sentiment, prediction.uncertainty], -1).cpu().numpy()  # (B, T, 2)

@@ -12,6 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 _TRAINED = {"mosi": 3.0, "sst": 3.0, "meld": 2.0, "ravdess": 1.0, "fer2013": 1.0}
+_WORDS = {"mosi": 1.5, "sst": 3.0, "meld": 1.5}
 _VALIDATED = {"mosi": 3.0, "sst": 1.0, "ravdess": 1.0, "fer2013": 1.0}
 
 
@@ -66,11 +67,27 @@ class ValidationConfig(Section):
     largest: Count = 1000
 
 
+class AdapterConfig(Section):
+    """The text lane's adapter (`train.adapt`)."""
+
+    corpora: Annotated[dict[str, Positive], Field(min_length=1)] = Field(default=_WORDS)
+    validation: Annotated[dict[str, Positive], Field(min_length=1)] = Field(default={"mosi": 1.0, "sst": 1.0})
+    balance: Share = 0.5
+    rank: Annotated[int, Field(ge=1, le=64)] = 8
+    dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    steps: Annotated[int, Field(ge=2)] = 600
+    batch: Count = 32
+    learning_rate: Positive = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    validate_every: Count = 100
+
+
 class TrainConfig(Section):
     """Everything that training can be told."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     hop_ms: Annotated[int, Field(ge=100, le=1000)] = 250
+    adapter: AdapterConfig = AdapterConfig()
     model: ModelConfig = ModelConfig()
     mixture: MixtureConfig = MixtureConfig()
     fit: FitConfig = FitConfig()

@@ -4,7 +4,6 @@ Of several checkpoints, as of several seeds, it gives mean and standard deviatio
 on the validation split; nothing else is chosen here at all.
 """
 
-import argparse
 import json
 import logging
 import sys
@@ -18,14 +17,12 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from models.checkpoint import CheckpointError
 from models.mmlatch import CausalMMLatch
 from stream.messages import LANES, Lane
 from stream.windows import contracts
-from train import assess, calibrate, report
+from train import assess, calibrate, command, report
 from train.batches import predict
 from train.data import fer2013, ravdess
-from train.errors import TrainError
 from train.items import Split
 from train.mixture import hide_newest
 from train.pools import Pool, read_pool
@@ -72,20 +69,15 @@ class Material:
 
 def main(arguments: list[str] | None = None) -> int:
     """Evaluate; 0 if the report was written, 2 if something is missing or damaged."""
-    options = argparse.ArgumentParser(
-        prog="python -m train.evaluate",
-        description="Measure checkpoints on the test splits of MOSI, RAVDESS and FER2013.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    options = command.parser("evaluate", "Measure checkpoints on the test splits of MOSI, RAVDESS and FER2013.", _EXAMPLES)
     options.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="a folder with a checkpoint")
-    options.add_argument("--features", type=Path, metavar="FOLDER", default=Path("features"), help="what train.prepare wrote")
+    command.add_features(options)
     options.add_argument("--out", type=Path, metavar="FOLDER", default=Path("report"), help="for tables, figures and plots")
     options.add_argument("--hop-ms", type=int, default=250, metavar="MS", help="what they were trained at (default 250)")
     given = options.parse_args(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    torch.set_num_threads(1)
-    try:
+
+    def work() -> None:
+        torch.set_num_threads(1)
         hop_ns = given.hop_ms * 1_000_000
         models = [CausalMMLatch.from_pretrained(each, contracts=contracts(hop_ns)) for each in given.checkpoints]
         material = gather(Store(given.features), hop_ns, max_steps=min(model.config.max_steps for model in models))
@@ -93,17 +85,14 @@ def main(arguments: list[str] | None = None) -> int:
         for name, model in zip(given.checkpoints, models, strict=True):
             log.info("%s", name)
             found.append(evaluate(model, material))
-        given.out.mkdir(parents=True, exist_ok=True)
         with replacing(given.out / "figures.json") as path:
             path.write_text(json.dumps(dict(zip(given.checkpoints, found, strict=True)), indent=1) + "\n", encoding="utf-8")
         with replacing(given.out / "report.md") as path:
             path.write_text(report.tables(found), encoding="utf-8")
         report.plots(found, given.out)
-    except (TrainError, CheckpointError) as error:
-        log.error("error: %s", error)
-        return 2
-    log.info("%s", given.out / "report.md")
-    return 0
+        log.info("%s", given.out / "report.md")
+
+    return command.run(work, stopped="nothing is kept")
 
 
 def gather(store: Store, hop_ns: int, *, max_steps: int) -> Material:

@@ -3,7 +3,6 @@
 Plain PyTorch under torchrun: the loop is a page, and what a framework would add to it is state that has to be saved too.
 """
 
-import argparse
 import logging
 import math
 import os
@@ -20,9 +19,8 @@ from tqdm import tqdm
 
 from models.checkpoint import Card
 from stream.engine import resolve_device
-from stream.errors import MMLatchError
 from stream.windows import contracts
-from train import assess, calibrate, config
+from train import assess, calibrate, command, config
 from train.config import TrainConfig
 from train.errors import TrainError
 from train.pools import read_pool
@@ -45,30 +43,18 @@ A run that was stopped goes on when the same command is given again. Every key: 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train one model; 0 if it came to its end, 2 if it could not."""
-    options = argparse.ArgumentParser(
-        prog="python -m train.fit",
-        description="Train the causal MMLatch on prepared features.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options.add_argument("--features", type=Path, metavar="FOLDER", default=Path("features"), help="what train.prepare wrote")
+    options = command.parser("fit", "Train the causal MMLatch on prepared features.", _EXAMPLES)
+    command.add_features(options)
     options.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="the run: its state, logs and checkpoint")
-    options.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with what differs from configs/train.yaml")
-    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one key; repeatable")
-    options.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N; under torchrun each process its own")
+    command.add_settings(options)
     given = options.parse_args(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    try:
+
+    def work() -> None:
         settings = config.load(given.config, tuple(given.set))
         with _processes(given.device) as device:
             fit(settings, Store(given.features), given.out, device)
-    except (TrainError, MMLatchError) as error:
-        log.error("error: %s", error)
-        return 2
-    except KeyboardInterrupt:
-        log.error("stopped; the same command goes on from the last saved step")
-        return 130
-    return 0
+
+    return command.run(work, stopped="the same command goes on from the last saved step")
 
 
 @contextmanager

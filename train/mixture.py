@@ -18,7 +18,7 @@ from train.config import MixtureConfig
 from train.pools import Pool
 from train.sequences import Floats, Rate, Sample, audio_lane, clip_lanes, nothing, text_lane, vision_lane
 
-_FACE_WINDOWS = (2, 16)  # how long a face is held where nothing else gives the time
+_FACE_WINDOWS = (1, 16)  # how long a face is held where nothing else gives the time: any ratio is as likely
 
 
 class Mixture:
@@ -84,7 +84,7 @@ class Mixture:
         elif sound is not None:
             steps = len(sound)
         else:
-            steps = int(random.integers(*_FACE_WINDOWS))
+            steps = round(float(np.exp(random.uniform(*np.log(_FACE_WINDOWS)))))
         if sound is not None:  # over and over, from anywhere, where there is more to say
             first = int(random.integers(len(sound))) if steps != len(sound) else 0
             lanes["audio"] = sound[(first + np.arange(steps)) % len(sound)]

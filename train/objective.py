@@ -30,6 +30,11 @@ class Parts(NamedTuple):
         return self.error + config.sign * self.sign + config.spread * self.spread
 
 
+def sign_loss(sentiment: Tensor, truth: Tensor) -> Tensor:
+    """The logistic loss of the sign, for each; less where the truth is nearer to 0 than 1, none where it is 0."""
+    return torch.nn.functional.softplus(-_STEEP * sentiment * truth.sign()) * truth.abs().clamp(max=1)
+
+
 def objective(prediction: Prediction, target: Tensor, steps: Tensor, *, ramp: float) -> Parts:
     """The terms of a batch.
 
@@ -49,7 +54,7 @@ def objective(prediction: Prediction, target: Tensor, steps: Tensor, *, ramp: fl
     sentiment, truth = prediction.sentiment.float(), target[:, None]
     uncertainty = prediction.uncertainty.float().clamp_min(_LEAST)
     error = (sentiment - truth).abs()
-    sign = torch.nn.functional.softplus(-_STEEP * sentiment * truth.sign()) * truth.abs().clamp(max=1)
+    sign = sign_loss(sentiment, truth)
     # The error is given: a large uncertainty must not be an excuse for it.
     spread = uncertainty.log() + error.detach().square() / (2 * uncertainty.square())
     return Parts(mean(error), mean(sign), mean(spread))

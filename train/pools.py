@@ -25,24 +25,14 @@ def kind_of(features: Features) -> Kind:
     return "clip" if any(lane.any() for lane in others) else "audio"
 
 
-class Pool:
-    """Items of one kind that have features and a place on the scale, in the order of their sentiment.
+class Placed:
+    """Items that have a place on the scale, by number, in the order of their sentiment."""
 
-    Attributes:
-        kind: Of all of them.
-        entries: As the manifest has them.
-        features: Likewise.
-    """
-
-    def __init__(self, entries: Sequence[Entry], features: Sequence[Features]) -> None:
-        """Take items, at least one; those without a sentiment are left out."""
-        placed = [n for _, n in sorted((entry.sentiment, n) for n, entry in enumerate(entries) if entry.sentiment is not None)]
-        self.entries = [entries[n] for n in placed]
-        self.features = [features[n] for n in placed]
-        self.kind = kind_of(self.features[0])
-        self._sentiments = np.array([entry.sentiment for entry in self.entries], np.float64)
+    def __init__(self, sentiments: Sequence[float]) -> None:
+        """Take the sentiments in that order, at least one."""
+        self._sentiments = np.array(sentiments, np.float64)
         low, high = np.searchsorted(self._sentiments, [-_NEUTRAL, _NEUTRAL])
-        classes = [(0, low), (low, high), (high, len(placed))]
+        classes = [(0, low), (low, high), (high, len(sentiments))]
         self._classes = [(int(first), int(last)) for first, last in classes if first < last]
 
     def sentiment(self, number: int) -> float:
@@ -54,12 +44,30 @@ class Pool:
         if random.random() < balance:
             first, last = self._classes[random.integers(len(self._classes))]
             return int(random.integers(first, last))
-        return int(random.integers(len(self.entries)))
+        return int(random.integers(len(self._sentiments)))
 
     def near(self, random: np.random.Generator, sentiment: float, within: float) -> int | None:
         """An item of about that sentiment; None if there is none."""
         first, last = np.searchsorted(self._sentiments, [sentiment - within, sentiment + within])
         return int(random.integers(first, last)) if first < last else None
+
+
+class Pool(Placed):
+    """Items of one kind that have features and a place on the scale.
+
+    Attributes:
+        kind: Of all of them.
+        entries: As the manifest has them.
+        features: Likewise.
+    """
+
+    def __init__(self, entries: Sequence[Entry], features: Sequence[Features]) -> None:
+        """Take items, at least one; those without a sentiment are left out."""
+        placed = sorted((entry.sentiment, number) for number, entry in enumerate(entries) if entry.sentiment is not None)
+        super().__init__([sentiment for sentiment, _ in placed])
+        self.entries = [entries[number] for _, number in placed]
+        self.features = [features[number] for _, number in placed]
+        self.kind = kind_of(self.features[0])
 
 
 def read_pool(store: Store, corpus: str, split: Split) -> Pool:

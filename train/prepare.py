@@ -3,8 +3,6 @@
 What is there already, of the same input by the same extractors, is not made again: it may be stopped at any time and run again.
 """
 
-import argparse
-import logging
 import multiprocessing
 import os
 import sys
@@ -17,18 +15,15 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from extractors.errors import ExtractorError
 from stream.config import AsrConfig, Config
-from stream.errors import MMLatchError, UsageError
+from stream.errors import UsageError
+from train import command
 from train.data import CORPORA, read_corpus
 from train.errors import DataError, TrainError
 from train.features import Extractors, Features, NoFeatures, contract
 from train.items import Clip, Item, digest, source_bytes
 from train.store import Entry, Store
 
-log = logging.getLogger("train.prepare")
-
-DATA_VARIABLE = "MMLATCH_DATA"
 SHARD = 128  # items
 _EXAMPLES = f"""\
 examples:
@@ -49,20 +44,9 @@ class Shard(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """Prepare corpora; 0 if all is well, 2 if something cannot be read or written."""
-    options = argparse.ArgumentParser(
-        prog="python -m train.prepare",
-        description="Extract the features of corpora as a live session does.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    options = command.parser("prepare", "Extract the features of corpora as a live session does.", _EXAMPLES)
     options.add_argument("what", nargs="*", metavar="CORPUS|FILE", help="default: every corpus that is in the data folder")
-    options.add_argument(
-        "--data",
-        type=Path,
-        metavar="FOLDER",
-        default=Path(os.environ.get(DATA_VARIABLE, "data")),
-        help=f"the corpora, a folder each (default: ${DATA_VARIABLE}, else data/)",
-    )
+    command.add_data(options)
     options.add_argument("--out", type=Path, metavar="FOLDER", default=Path("features"), help="default: features/")
     options.add_argument(
         "--asr", choices=("sphinx", "whisper", "none"), default="sphinx", help="who hears words in media files"
@@ -71,18 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--jobs", type=int, metavar="N", default=os.cpu_count() or 1, help="processes (default: one for each processor)"
     )
     given = options.parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
+
+    def work() -> None:
         if given.jobs < 1:
             raise UsageError(f"--jobs {given.jobs}: must be 1 or more")
         prepare(given.what, given.data, Store(given.out), Config(asr=AsrConfig(engine=given.asr)), jobs=given.jobs)
-    except (TrainError, MMLatchError, ExtractorError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; run it again to go on from here", file=sys.stderr)  # noqa: T201
-        return 130
-    return 0
+
+    return command.run(work, stopped="run it again to go on from here")
 
 
 def prepare(what: Sequence[str], data: Path, store: Store, config: Config, *, jobs: int) -> None:

