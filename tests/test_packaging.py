@@ -26,9 +26,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_configuration_demo_and_licence(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"configs/default.yaml", "stream/demo.mcap", "extractors/asr/sphinx_worker.py", "stream/sinks/console.py"} <= set(
-        names
-    )
+    assert {
+        "configs/default.yaml",
+        "stream/demo.mcap",
+        "extractors/asr/sphinx_worker.py",
+        "extractors/minilm-sentiment.safetensors",
+        "models/mmlatch-causal/model.safetensors",
+    } <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "scripts/"))]
 

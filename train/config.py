@@ -30,7 +30,8 @@ class MixtureConfig(Section):
 
     corpora: Annotated[dict[str, Positive], Field(min_length=1)] = Field(default=_TRAINED)
     balance: Share = 0.5
-    companion: Share = 0.35
+    beside_words: Share = 0.5
+    beside_others: Share = 0.1
     like: Positive = 0.5
     neutral: Share = 0.25
     contrary: Share = 0.1

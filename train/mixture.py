@@ -42,9 +42,10 @@ class Mixture:
             lanes = clip_lanes(pool.features[number])
         else:
             chosen: dict[Lane, tuple[Pool, int]] = {pool.kind: (pool, number)}
+            share = self._config.beside_words if pool.kind == "text" else self._config.beside_others
             for lane in LANES:
-                if lane != pool.kind and random.random() < self._config.companion:
-                    companion = self._companion(random, lane, target, beside_words="text" in chosen)
+                if lane != pool.kind and random.random() < share:
+                    companion = self._companion(random, lane, target, beside_words=pool.kind == "text")
                     if companion:
                         chosen[lane] = companion
             lanes = self._composed(random, chosen)

@@ -14,6 +14,8 @@ from train.sequences import Sample
 from train.store import Store
 
 HOP = 250_000_000
+ALONE = {"beside_words": 0, "beside_others": 0}
+TOGETHER = {"beside_words": 1, "beside_others": 1}
 CORPORA = ("mosi", "sst", "meld", "ravdess", "fer2013")
 
 
@@ -51,26 +53,26 @@ def test_the_same_generator_gives_the_same_sequences(store: Store) -> None:
 
 
 def test_without_companions_an_item_is_by_itself_and_with_them_all_lanes_are_seen_together(store: Store) -> None:
-    assert {frozenset(there(sample)) for sample in drawn(store, companion=0, lag=0)} == {frozenset([lane]) for lane in LANES}
-    together = [there(sample) for sample in drawn(store, companion=1, lag=0)]
+    assert {frozenset(there(sample)) for sample in drawn(store, lag=0, **ALONE)} == {frozenset([lane]) for lane in LANES}
+    together = [there(sample) for sample in drawn(store, lag=0, **TOGETHER)]
     assert sum(found == set(LANES) for found in together) > 150  # where nothing of like sentiment is found, there is none
 
 
 def test_companions_are_of_like_sentiment(store: Store) -> None:
     """In the small store the first column of sound and face gives the sentiment away, to within its noise."""
-    samples = drawn(store, 300, corpora=("mosi", "fer2013"), companion=1, neutral=0, contrary=0, lag=0, like=0.4)
+    samples = drawn(store, 300, corpora=("mosi", "fer2013"), neutral=0, contrary=0, lag=0, like=0.4, **TOGETHER)
     pairs = [(sample.lanes["vision"][0, 0], sample.target) for sample in samples if there(sample) == {"text", "vision"}]
     shown, target = np.array(pairs).T
     assert len(pairs) > 200
     assert np.abs(shown - 0.5 - target).max() < 0.4 + 0.5 + 1e-6
-    contrary = drawn(store, 300, corpora=("mosi", "fer2013"), companion=1, neutral=0, contrary=1, lag=0)
+    contrary = drawn(store, 300, corpora=("mosi", "fer2013"), neutral=0, contrary=1, lag=0, **TOGETHER)
     shown, target = np.array([(s.lanes["vision"][0, 0], s.target) for s in contrary if there(s) == {"text", "vision"}]).T
     assert np.abs(shown - 0.5 - target).max() > 2
 
 
 def test_missing_lanes_are_unknown_or_absent_as_often_as_is_asked(store: Store) -> None:
     for known_absent in (0.0, 1.0):
-        for sample in drawn(store, 50, companion=0, lag=0, known_absent=known_absent):
+        for sample in drawn(store, 50, lag=0, known_absent=known_absent, **ALONE):
             for lane in set(LANES) - there(sample):
                 assert (sample.lanes[lane][:, -FLAGS] == known_absent).all()
                 assert not sample.lanes[lane][:, :-FLAGS].any()
