@@ -38,7 +38,8 @@ from train.store import replacing
 log = logging.getLogger("train.adapt")
 
 _GROUP = 8  # batches are drawn together, and sorted by length among themselves
-_ADAPTED = ("query", "value", "intermediate.dense", "output.dense")  # the ends of the adapted matrices' names
+# The ends of the adapted matrices' names; the last is attention's output and the feed-forward network's.
+_ADAPTED = ("query", "value", "intermediate.dense", "output.dense")
 _READER = 64  # the hidden width of what reads the vectors
 _EXAMPLES = """\
 examples:
@@ -167,7 +168,7 @@ def adapt(settings: TrainConfig, data: Path, out: Path, device: torch.device) ->
         for step in range(1, chosen.steps + 1):
             pieces, truth = next(batches)
             score, target = model(*_padded(pieces, device)), torch.tensor(truth, dtype=torch.float32, device=device)
-            loss = (score - target).abs().mean() + settings.fit.sign * sign_loss(score, target).mean()
+            loss = (score - target).abs().mean() + chosen.sign * sign_loss(score, target).mean()
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), settings.fit.clip)

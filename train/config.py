@@ -11,9 +11,9 @@ from stream.config import Section
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-_TRAINED = {"mosi": 3.0, "sst": 3.0, "meld": 2.0, "ravdess": 1.0, "fer2013": 1.0}
+_TRAINED = {"mosi": 0.4, "sst": 0.4, "ravdess": 1.2, "fer2013": 8.0}
 _WORDS = {"mosi": 1.5, "sst": 3.0, "meld": 1.5}
-_VALIDATED = {"mosi": 3.0, "sst": 1.0, "ravdess": 1.0, "fer2013": 1.0}
+_VALIDATED = {"mosi": 1.0, "sst": 1.0, "ravdess": 1.0, "fer2013": 1.0}
 
 
 class ModelConfig(Section):
@@ -34,31 +34,31 @@ class MixtureConfig(Section):
     beside_others: Share = 0.1
     like: Positive = 0.5
     neutral: Share = 0.25
-    contrary: Share = 0.1
+    contrary: Share = 0.5
     known_absent: Share = 0.5
     lag: Share = 0.4
     max_lag_s: Annotated[float, Field(ge=0, le=30)] = 4.0
     max_silence_s: Annotated[float, Field(ge=0, le=10)] = 1.25
-    noise: Annotated[float, Field(ge=0, le=1)] = 0.1
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.4
 
 
 class FitConfig(Section):
     """The optimisation."""
 
-    steps: Count = 3000
+    steps: Count = 6500
     batch: Count = 64
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 2e-3
     warmup: Annotated[int, Field(ge=0)] = 100
-    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
     clip: Positive = 1.0
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    ramp: Annotated[float, Field(ge=0)] = 1.0
-    sign: Annotated[float, Field(ge=0)] = 0.2
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    ramp: Annotated[float, Field(ge=0)] = 2.0
+    sign: Annotated[float, Field(ge=0)] = 0.5
     spread: Annotated[float, Field(ge=0)] = 0.2
     precision: Literal["float32", "bfloat16"] = "float32"
-    validate_every: Count = 200
+    validate_every: Count = 500
     patience: Count = 8
-    save_every: Count = 100
+    save_every: Count = 500
 
 
 class ValidationConfig(Section):
@@ -80,6 +80,7 @@ class AdapterConfig(Section):
     batch: Count = 32
     learning_rate: Positive = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    sign: Annotated[float, Field(ge=0)] = 0.2
     validate_every: Count = 100
 
 

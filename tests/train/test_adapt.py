@@ -76,7 +76,7 @@ def test_what_was_trained_is_what_is_served(published: TextEmbedder, tmp_path: P
 
 def test_it_learns_and_the_published_weights_stay_as_they_are(published: TextEmbedder, data: Path, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in published.encoder.state_dict().items()}
-    found = trained(data, tmp_path / "out", steps=40, learning_rate=5e-3)
+    found = trained(data, tmp_path / "out", steps=24, learning_rate=5e-3)
     assert found.metrics["sst"]["accuracy_2_nonzero"] == 1.0
     assert found.metrics["sst"]["mae"] < 1.2
     after = published.encoder.state_dict()
@@ -110,6 +110,6 @@ def test_the_packages_adapter_is_named_in_the_contract_and_fits_the_encoder(publ
     adapter = load_file(ADAPTER)
     weights = published.encoder.state_dict()
     changed = adapted(weights, adapter)
-    assert len(changed) == 4 * 6
+    assert len(changed) == 5 * 6  # queries, values, attention's output, feed-forward in and out; 6 layers
     assert all(torch.isfinite(weight).all() and weight.shape == weights[name].shape for name, weight in changed.items())
     assert CONTRACT.parameters["adapter_sha256"] == hashlib.sha256(ADAPTER.read_bytes()).hexdigest()
