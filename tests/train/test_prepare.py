@@ -17,7 +17,7 @@ import pytest
 
 from stream.config import AsrConfig, Config
 from tests.conftest import ROOT
-from train import prepare
+from train import command, prepare
 from train.data import ravdess, sst
 from train.features import Extractors
 from train.items import SPLITS, Clip
@@ -303,7 +303,7 @@ def test_ctrl_c_says_that_it_can_go_on(
 def test_where_corpora_are_can_be_said_by_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(prepare.DATA_VARIABLE, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(command.DATA_VARIABLE, str(tmp_path / "elsewhere"))
     assert error(capsys).startswith(f"{tmp_path / 'elsewhere'} has none of ")
 
 
