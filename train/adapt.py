@@ -60,11 +60,6 @@ class Sentences(Placed):
         super().__init__([sentiments[number] for number in order])
         self.pieces = [pieces[number] for number in order]
 
-    @property
-    def sentiments(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """All of them, (N,)."""
-        return self._sentiments
-
 
 class LowRank(nn.Module):
     """A weight with a matrix of low rank added, which is 0 at first."""

@@ -20,7 +20,7 @@ Scores = npt.NDArray[np.floating]
 
 
 def lanes_of(kind: Kind, features: Features, hop_ns: int, number: int) -> dict[Lane, Floats]:
-    """An item by itself: what it does not have is unknown. Words without times are spoken at a rate that `number` decides."""
+    """An item by itself: what it does not have is unknown. `number` decides what is drawn."""
     found: dict[Lane, Floats] = {}
     match kind:
         case "clip":
@@ -30,7 +30,7 @@ def lanes_of(kind: Kind, features: Features, hop_ns: int, number: int) -> dict[L
         case "audio":
             found["audio"] = audio_lane(features)
         case "vision":
-            found["vision"] = vision_lane(features, FACE_WINDOWS)
+            found["vision"] = vision_lane(features, FACE_WINDOWS, np.random.default_rng(number))
     steps = len(next(iter(found.values())))
     return {lane: found[lane] if lane in found else nothing(lane, steps) for lane in LANES}
 

@@ -34,7 +34,7 @@ class MixtureConfig(Section):
     beside_others: Share = 0.1
     like: Positive = 0.5
     neutral: Share = 0.25
-    contrary: Share = 0.5
+    contrary: Share = 0.35
     known_absent: Share = 0.5
     lag: Share = 0.4
     max_lag_s: Annotated[float, Field(ge=0, le=30)] = 4.0

@@ -125,7 +125,7 @@ def _composed(
         lanes: dict[Lane, Floats] = {
             "text": sample.lanes["text"],
             "audio": sound[np.arange(sample.steps) % len(sound)],
-            "vision": vision_lane(pools["fer2013", "test"].features[face], sample.steps),
+            "vision": vision_lane(pools["fer2013", "test"].features[face], sample.steps, random),
         }
         found.append(Sample(lanes, sample.target))
     return found

@@ -6,14 +6,16 @@ What an item gives depends on what it is:
 |---|---|
 | text | `vectors` (N, 768): after each word, that of the words so far; with times also `ends_ns` (N,) and `length_ns` (1,) |
 | sound, clip | `inputs` (T, 958): its windows by `stream.inputs.model_input`; `restart` (T,): where utterances begin |
-| picture | `face` (58,): its row |
+| picture | `face` (N, 58): a row for each look at it in which a face was found |
 
-So words without times can be spoken at any rate, and a face held for any time, without being read anew.
+So words without times can be spoken at any rate, and a face held for any time, without being read anew. A picture is looked at
+several times, each time a little larger, smaller, turned or shifted, as by a camera over a few frames: a row of one look at a
+small picture is noisy, and a window is the mean of several frames in life too.
 """
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -52,8 +54,22 @@ from train.items import Clip, Content, Picture, Sound, Text, read_bytes
 Features = dict[str, npt.NDArray[Any]]
 """By name, as in the table above."""
 
-_FACE_PIXELS, _BORDER_PIXELS = 192, 48  # a picture of nothing but a face is enlarged and framed, or the detector misses it
+_FRAME_PIXELS = 288  # a picture of nothing but a face is enlarged and framed, or the detector misses it
 _APART_NS = 1_000_000_000  # between two pictures that have nothing to do with each other
+_LOOK_NS = 40_000_000  # between two looks at one
+
+
+class Look(NamedTuple):
+    """How a picture lies in its frame: its side and how far it is shifted, in pixels, and how far it is turned, in degrees."""
+
+    side: int
+    right: int = 0
+    down: int = 0
+    turn: int = 0
+
+
+# The same look twice: from the second on the face is tracked, no longer searched for.
+_LOOKS = (Look(192), Look(192), Look(184, 3, -2), Look(200, -3, 2), Look(192, 2, 3, 3), Look(192, -2, -3, -3))
 
 
 class NoFeatures(Exception):
@@ -66,7 +82,7 @@ def contract(content: Content, config: Config) -> str:
         case Text():
             return f"words {TEXT.tag}"
         case Picture():
-            return f"face {FACE.tag}, {_FACE_PIXELS} pixels, border {_BORDER_PIXELS}"
+            return f"face {FACE.tag}, {_FRAME_PIXELS} pixels, {[tuple(look) for look in _LOOKS]}"
         case Sound():
             return f"sound {AUDIO.tag}, {contracts(config.windows.hop_ns)['windows']}, {config.windows!r}"
         case Clip():
@@ -122,17 +138,17 @@ class Extractors:
         if image is None:
             raise NoFeatures("not a picture that can be read")
         self._faces = self._faces or FaceExtractor()
-        side, border = _FACE_PIXELS, _BORDER_PIXELS
-        framed = cv2.copyMakeBorder(
-            cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC), border, border, border, border, cv2.BORDER_REPLICATE
-        )
-        # Nothing in view ends the tracking of the face before, so that a row depends on its own picture alone.
-        self._faces.push(self._face_ns, np.zeros(framed.shape, np.uint8))
-        rows = self._faces.push(self._face_ns + _APART_NS, framed.astype(np.uint8))
-        self._face_ns += 2 * _APART_NS
-        if not len(rows.values):
+        # Nothing in view ends the tracking of the face before, so that rows depend on their own picture alone.
+        self._faces.push(self._face_ns, np.zeros((_FRAME_PIXELS, _FRAME_PIXELS, 3), np.uint8))
+        self._face_ns += _APART_NS
+        found = []
+        for number, look in enumerate(_LOOKS):
+            found.append(self._faces.push(self._face_ns + number * _LOOK_NS, _framed(image, look)).values)  # (0 or 1, 58)
+        self._face_ns += _APART_NS
+        rows = np.concatenate(found)
+        if not len(rows):
             raise NoFeatures("no face found")
-        return {"face": rows.values[0]}
+        return {"face": rows}
 
     def _windows(self, clip: Clip, config: Config) -> Features:
         try:
@@ -172,6 +188,19 @@ class Extractors:
             lanes.close()
             raise ExtractorError("; ".join(lacking))
         return lanes
+
+
+def _framed(image: npt.NDArray[Any], look: Look) -> npt.NDArray[np.uint8]:
+    """A picture in a frame that goes on as its edges do, (`_FRAME_PIXELS`, `_FRAME_PIXELS`, 3)."""
+    border, middle = (_FRAME_PIXELS - look.side) // 2, (_FRAME_PIXELS / 2, _FRAME_PIXELS / 2)
+    large = cv2.resize(image, (look.side, look.side), interpolation=cv2.INTER_CUBIC)
+    framed = cv2.copyMakeBorder(large, border, border, border, border, cv2.BORDER_REPLICATE)
+    if look == Look(look.side):
+        return framed.astype(np.uint8)
+    change = cv2.getRotationMatrix2D(middle, look.turn, 1.0)
+    change[:, 2] += look.right, look.down
+    moved = cv2.warpAffine(framed, change, framed.shape[:2], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return moved.astype(np.uint8)
 
 
 def windows_of(packets: Iterator[Packet], lanes: Lanes) -> Iterator[Window]:

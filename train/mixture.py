@@ -1,9 +1,9 @@
 """Training sequences as life has them: lanes that are missing, words that lag, voice and face of like mood beside the words.
 
 No corpus here has words, voice and face together, so sequences are composed. One item is the *anchor* and gives the target.
-With some probability each other lane gets a *companion* from another corpus: mostly of like sentiment; beside words also of
-none, or of any, as a neutral face does not take back what is said. What has no companion is missing: unknown, or known to be
-absent.
+With some probability each other lane gets a *companion* from another corpus, of like sentiment; beside words also of none or of
+the contrary, since a neutral face does not take back what is said, and where they contradict each other it is the words that
+count. What has no companion is missing: unknown, or known to be absent.
 
 Every draw is a function of the generator it is given, so that a training that was killed goes on with the same sequences.
 """
@@ -60,10 +60,10 @@ class Mixture:
         if not names:
             return None
         pool = self._pools[names[random.integers(len(names))]]
-        mood = random.random()
-        if beside_words and mood < self._config.contrary:
-            return pool, pool.draw(random, self._config.balance)
-        if lane != "text" and mood < self._config.contrary + self._config.neutral:
+        mood = random.random() if beside_words else 1.0
+        if mood < self._config.contrary:
+            target = -target
+        elif mood < self._config.contrary + self._config.neutral:
             target = 0.0
         number = pool.near(random, target, self._config.like)
         return None if number is None else (pool, number)
@@ -90,7 +90,7 @@ class Mixture:
             first = int(random.integers(len(sound))) if steps != len(sound) else 0
             lanes["audio"] = sound[(first + np.arange(steps)) % len(sound)]
         if "vision" in found:
-            lanes["vision"] = vision_lane(found["vision"], steps)
+            lanes["vision"] = vision_lane(found["vision"], steps, random)
         for lane in LANES:
             if lane not in lanes:
                 lanes[lane] = nothing(lane, steps, known=random.random() < self._config.known_absent)

@@ -26,29 +26,33 @@ def kind_of(features: Features) -> Kind:
 
 
 class Placed:
-    """Items that have a place on the scale, by number, in the order of their sentiment."""
+    """Items that have a place on the scale, by number, in the order of their sentiment.
+
+    Attributes:
+        sentiments: Of all of them, (N,).
+    """
 
     def __init__(self, sentiments: Sequence[float]) -> None:
         """Take the sentiments in that order, at least one."""
-        self._sentiments = np.array(sentiments, np.float64)
-        low, high = np.searchsorted(self._sentiments, [-_NEUTRAL, _NEUTRAL])
+        self.sentiments = np.array(sentiments, np.float64)
+        low, high = np.searchsorted(self.sentiments, [-_NEUTRAL, _NEUTRAL])
         classes = [(0, low), (low, high), (high, len(sentiments))]
         self._classes = [(int(first), int(last)) for first, last in classes if first < last]
 
     def sentiment(self, number: int) -> float:
         """Of an item."""
-        return float(self._sentiments[number])
+        return float(self.sentiments[number])
 
     def draw(self, random: np.random.Generator, balance: float) -> int:
         """Any item; with probability `balance` a class (negative, neutral, positive) is drawn first, each as likely."""
         if random.random() < balance:
             first, last = self._classes[random.integers(len(self._classes))]
             return int(random.integers(first, last))
-        return int(random.integers(len(self._sentiments)))
+        return int(random.integers(len(self.sentiments)))
 
     def near(self, random: np.random.Generator, sentiment: float, within: float) -> int | None:
         """An item of about that sentiment; None if there is none."""
-        first, last = np.searchsorted(self._sentiments, [sentiment - within, sentiment + within])
+        first, last = np.searchsorted(self.sentiments, [sentiment - within, sentiment + within])
         return int(random.integers(first, last)) if first < last else None
 
 

@@ -37,9 +37,9 @@ def sound(random: np.random.Generator, sentiment: float, steps: int = 7) -> Feat
 
 
 def face(random: np.random.Generator, sentiment: float) -> Features:
-    row = random.uniform(0, 1, WIDTHS["vision"] // 2).astype(np.float32)
-    row[0] += sentiment
-    return {"face": row}
+    rows = random.uniform(0, 1, (3, WIDTHS["vision"] // 2)).astype(np.float32)
+    rows[:, 0] += sentiment
+    return {"face": rows}
 
 
 MAKE = {"mosi": lambda random, s: words(random, s, timed=True), "sst": words, "meld": words, "ravdess": sound, "fer2013": face}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from extractors.errors import ExtractorError, Unavailable
+from extractors.face import CONTRACT as FACE
 from extractors.text import TextEmbedder
 from stream.batcher import Batcher
 from stream.clock import UnpacedClock
@@ -164,10 +165,14 @@ def test_a_pictures_row_does_not_depend_on_the_pictures_before_it(extractors: Ex
     fresh.close()
 
 
-def test_a_face_is_a_row_of_blendshapes_and_pose(extractors: Extractors, faces: list[Item]) -> None:
-    row = extractors.features(faces[0].content)["face"]
-    assert (row.shape, row.dtype) == ((58,), np.float32)
-    assert ((row[:52] >= 0) & (row[:52] <= 1)).all()
+def test_a_face_is_rows_of_blendshapes_and_pose_each_of_a_look_of_its_own(extractors: Extractors, faces: list[Item]) -> None:
+    rows = extractors.features(faces[0].content)["face"]
+    assert (rows.shape, rows.dtype) == ((6, 58), np.float32)
+    assert ((rows[:, :52] >= 0) & (rows[:, :52] <= 1)).all()
+    assert len(np.unique(rows, axis=0)) == 6
+    assert np.abs(rows[:, :52] - rows[0, :52]).mean() < 0.1
+    roll = rows[:, FACE.columns.index("head_roll_rad")]
+    assert abs(roll[4] - roll[5]) > np.radians(3)  # one look turned one way, one the other
 
 
 def picture(path: Path, content: bytes) -> Picture:

@@ -65,9 +65,9 @@ def test_companions_are_of_like_sentiment(store: Store) -> None:
     shown, target = np.array(pairs).T
     assert len(pairs) > 200
     assert np.abs(shown - 0.5 - target).max() < 0.4 + 0.5 + 1e-6
-    contrary = drawn(store, 300, corpora=("mosi", "fer2013"), neutral=0, contrary=1, lag=0, **TOGETHER)
+    contrary = drawn(store, 300, corpora=("mosi", "fer2013"), neutral=0, contrary=1, lag=0, beside_words=1, beside_others=0)
     shown, target = np.array([(s.lanes["vision"][0, 0], s.target) for s in contrary if there(s) == {"text", "vision"}]).T
-    assert np.abs(shown - 0.5 - target).max() > 2
+    assert np.abs(shown - 0.5 + target).max() < 0.5 + 0.5 + 1e-6
 
 
 def test_missing_lanes_are_unknown_or_absent_as_often_as_is_asked(store: Store) -> None:

@@ -73,7 +73,19 @@ def test_a_face_held_still_is_what_a_session_makes_of_the_same_row_again_and_aga
     for part in PARTS:
         windows.update(PartEnded(part))
     expected = [model_input(window, np.zeros(WIDTHS["text"], np.float32)) for window in windows.settle()]
-    assert np.array_equal(vision_lane({"face": row[0]}, 3), np.stack(expected)[:, COLUMNS["vision"]])
+    assert np.array_equal(vision_lane({"face": row}, 3, RANDOM), np.stack(expected)[:, COLUMNS["vision"]])
+
+
+@given(st.integers(1, 8), st.integers(1, 30), st.integers(0, 2**31 - 1))
+def test_a_window_of_a_face_is_the_mean_of_looks_at_it_and_it_does_not_move(looks: int, steps: int, seed: int) -> None:
+    rows = RANDOM.normal(size=(looks, len(FACE.columns))).astype(np.float32)
+    lane = vision_lane({"face": rows}, steps, np.random.default_rng(seed))
+    mean, deviation = lane[:, : len(FACE.columns)], lane[:, len(FACE.columns) : -2]
+    assert (mean >= rows.min(0) - 1e-6).all()
+    assert (mean <= rows.max(0) + 1e-6).all()
+    assert not deviation.any()
+    assert (lane[:, -2:] == 1).all()
+    assert np.array_equal(lane, vision_lane({"face": rows}, steps, np.random.default_rng(seed)))
 
 
 def test_lanes_of_windows_are_their_columns() -> None:
