@@ -1,10 +1,10 @@
 """Making the uncertainty honest: of errors where it says 1, the root mean square should be 1.
 
 The model's uncertainty is 3 * sigmoid(w h + b), where h is what its head reads. In training it learns from errors on the
-training data, which are smaller than those on people and sentences never met before, and not by the same in every lane.
-So after training w and b are fitted anew on validation data, by the errors' likelihood: every corpus counts the same, and
-w is held near to what it was, how near being chosen by cross-validation inside those data. All else in the model stays.
-That a network needs this: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+training data, which are smaller than those on people and sentences never met before, and not by the same in every lane. So after
+training w and b are fitted anew on validation data, by the errors' likelihood: every corpus counts the same, and w is held near to
+what it was, how near being chosen by cross-validation inside those data. All else in the model stays. That a network needs this:
+C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 """
 
 from collections.abc import Mapping, Sequence
