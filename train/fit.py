@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import distributed
 from torch.utils.tensorboard import SummaryWriter
@@ -118,7 +119,9 @@ def fit(settings: TrainConfig, store: Store, out: Path, device: torch.device) ->
 def _finish(training: Training, validation: Mapping[str, list[Sample]], out: Path) -> Path:
     """Calibrate the best weights, and write them as a checkpoint."""
     settings, model = training.settings, training.best_model()
-    calibrate.calibrate(model, validation)
+    scores = {corpus: assess.last_scores(model, samples) for corpus, samples in validation.items()}
+    error = np.concatenate([scores[corpus][0] - assess.truths(samples) for corpus, samples in validation.items()])
+    calibrate.apply(model, *calibrate.fitted(np.concatenate([uncertainty for _, uncertainty in scores.values()]), error))
     model.card = Card(
         contracts=contracts(settings.hop_ns),
         data=tuple(f"{corpus}/train" for corpus in sorted(settings.mixture.corpora)),
