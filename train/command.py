@@ -51,7 +51,7 @@ def add_settings(options: argparse.ArgumentParser) -> None:
     """`--config`, `--set` and `--device`."""
     options.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with what differs from configs/train.yaml")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one key; repeatable")
-    options.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N; under torchrun each process its own")
+    options.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
 
 
 def run(work: Callable[[], None], *, stopped: str) -> int:

@@ -37,6 +37,7 @@ examples:
   python -m train.fit --features features --out runs/1 --set seed=1 --set fit.steps=1000
   torchrun --nproc-per-node 4 -m train.fit --features features --out runs/0 --device cuda
 
+Under torchrun with --device cuda each process has a GPU of its own.
 A run that was stopped goes on when the same command is given again. Every key: configs/train.yaml
 """
 

@@ -33,7 +33,7 @@ class Placed:
     """
 
     def __init__(self, sentiments: Sequence[float]) -> None:
-        """Take the sentiments in that order, at least one."""
+        """Take the sentiments, ascending, at least one."""
         self.sentiments = np.array(sentiments, np.float64)
         low, high = np.searchsorted(self.sentiments, [-_NEUTRAL, _NEUTRAL])
         classes = [(0, low), (low, high), (high, len(sentiments))]
