@@ -10,14 +10,41 @@ from torch import Tensor, nn
 from models.state import State
 
 _FURTHEST = 10.0  # standard deviations: what lies further out is an accident
+_OUTERMOST, _QUANTILES = 3.0, 33  # normal quantiles: how far out, in standard deviations, and how many
 HIDDEN = -1e30  # added to the score of what must not be seen: its weight is then exactly 0
 
 
-class Standardise(nn.Module):
-    """Columns brought to mean 0 and standard deviation 1 as of the training data; a row of zeros, which is nothing, stays so.
+class Spread(nn.Module):
+    """Columns spread as of the training data: the figures are no weights, but are measured once and saved with the model.
 
-    The figures are no weights: they are measured once and saved with the model. What is further out than 10 is cut off.
+    Attributes:
+        noise: In training, of so many standard deviations is added to what is there.
     """
+
+    noise = 0.0
+
+    def measure(self, rows: Tensor, *, least: float = 1e-4) -> None:
+        """Take the figures from rows (N, size), none of which is nothing; columns that vary by less than `least` become 0."""
+        raise NotImplementedError
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Rows (…, size) to the same shape, mean 0 and standard deviation 1."""
+        raise NotImplementedError
+
+    def counted(self) -> Tensor:
+        """Which columns vary, (size), bool."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows (…, size) to the same shape; a row of zeros, which is nothing, stays so."""
+        found = self.spread(x)
+        if self.training and self.noise:
+            found = found + self.noise * torch.randn_like(found)
+        return found * self.counted() * (x != 0).any(-1, keepdim=True)
+
+
+class Standardise(Spread):
+    """Spread by mean and standard deviation; what is further out than 10 is cut off."""
 
     mean: Tensor
     scale: Tensor
@@ -28,14 +55,72 @@ class Standardise(nn.Module):
         self.register_buffer("scale", torch.ones(size))
 
     def measure(self, rows: Tensor, *, least: float = 1e-4) -> None:
-        """Take the figures from rows (N, size), none of which is nothing; columns that vary by less than `least` become 0."""
+        """See `Spread.measure`."""
         deviation, mean = torch.std_mean(rows.double(), 0, correction=0)
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(deviation < least, 0.0, 1 / deviation.clamp_min(least)))
 
+    def spread(self, x: Tensor) -> Tensor:
+        """See `Spread.spread`."""
+        return ((x - self.mean) * self.scale).clamp(-_FURTHEST, _FURTHEST)
+
+    def counted(self) -> Tensor:
+        """See `Spread.counted`."""
+        return self.scale > 0
+
+
+class Normalise(Spread):
+    """Spread by quantiles: each column's become those of the normal distribution, linearly between them.
+
+    What lies beyond the outermost is taken for those. So columns of any shape, as coefficients that are mostly near 0, are
+    spread alike, and nothing is far out.
+    """
+
+    quantiles: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("quantiles", _normal_quantiles().repeat(size, 1))  # (size, K)
+
+    def measure(self, rows: Tensor, *, least: float = 1e-4) -> None:
+        """See `Spread.measure`."""
+        shares = torch.special.ndtr(_normal_quantiles().double()).to(rows.device)
+        found = rows.double().quantile(shares, 0).mT
+        self.quantiles.copy_(torch.where(found[:, -1:] - found[:, :1] < least, found[:, :1], found))
+
+    def spread(self, x: Tensor) -> Tensor:
+        """See `Spread.spread`."""
+        columns = x.reshape(-1, x.shape[-1]).mT.contiguous()  # (size, N)
+        above = torch.searchsorted(self.quantiles, columns, right=True).clamp(1, _QUANTILES - 1)
+        low, high = self.quantiles.gather(1, above - 1), self.quantiles.gather(1, above)
+        share = ((columns - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+        # Those of the normal distribution are evenly spaced.
+        return (_OUTERMOST * (2 * (above - 1 + share) / (_QUANTILES - 1) - 1)).mT.reshape(x.shape)
+
+    def counted(self) -> Tensor:
+        """See `Spread.counted`."""
+        return self.quantiles[:, -1] > self.quantiles[:, 0]
+
+
+def _normal_quantiles() -> Tensor:
+    """Evenly spaced, (K)."""
+    return torch.linspace(-_OUTERMOST, _OUTERMOST, _QUANTILES)
+
+
+class Projection(nn.Module):
+    """Columns to the common width by way of a hidden layer twice as wide.
+
+    The hidden layer is for lanes whose columns mean something together only, as the muscles of a face do.
+    """
+
+    def __init__(self, columns: int, size: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(columns, 2 * size)
+        self.out = nn.Linear(2 * size, size)
+
     def forward(self, x: Tensor) -> Tensor:
-        """Rows (…, size) to the same shape."""
-        return ((x - self.mean) * self.scale).clamp(-_FURTHEST, _FURTHEST) * (x != 0).any(-1, keepdim=True)
+        """Rows (…, columns) to (…, size)."""
+        return self.out(nn.functional.gelu(self.hidden(x)))
 
 
 class CausalLSTM(nn.Module):

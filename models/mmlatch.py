@@ -15,7 +15,18 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.checkpoint import Pretrained
-from models.layers import HIDDEN, Attention, CausalLSTM, Context, Standardise, dropout, running_mean
+from models.layers import (
+    HIDDEN,
+    Attention,
+    CausalLSTM,
+    Context,
+    Normalise,
+    Projection,
+    Spread,
+    Standardise,
+    dropout,
+    running_mean,
+)
 from models.state import State
 
 MODALITIES = ("text", "audio", "vision")
@@ -105,8 +116,9 @@ class CausalMMLatchConfig:
         text: Feature columns of the text lane, without the flags; likewise `audio` and `vision`.
         hidden: The common width, the paper's projection size.
         max_steps: How many windows back attention looks, with the present one: the longest utterance.
-        masking: What the masks lie over: the `features`, as in the paper, or a learned linear `projection` of them to `hidden`
-            columns, which costs less where a lane has many columns, since a mask's LSTM is as wide as what it masks.
+        masking: What the masks lie over: the `features`, as in the paper, or a learned `projection` of them to `hidden`
+            columns, which says more of them, and costs less where a lane has many columns, since a mask's LSTM is as wide as
+            what it masks.
         dropout: After the encoders, on their attention and on the masks; half of it elsewhere, as in the reference.
     """
 
@@ -125,10 +137,11 @@ class CausalMMLatchConfig:
 class CausalMMLatch(Pretrained):
     """The causal model, `forward(windows (B, T, …), state) -> (prediction (B, T), state)` for training and serving alike.
 
-    What differs from the paper: inputs are standardised; LSTMs run forward only, so the fusion's is `hidden` wide; attention
-    sees the steps so far; in place of the sum over time, whose size depends on the length, the head reads a running mean, and
-    beside it the newest step and the newest masked inputs, and has a hidden layer; inputs carry flags, so that "absent" and
-    "unknown" are not confused with zeros; the score is bounded to the label's range and has an uncertainty beside it.
+    What differs from the paper: inputs are spread alike, whatever their range; LSTMs run forward only, so the fusion's is
+    `hidden` wide; attention sees the steps so far; in place of the sum over time, whose size depends on the length, the head
+    reads a running mean, and beside it the newest step and the newest masked inputs, and has a hidden layer; inputs carry
+    flags, so that "absent" and "unknown" are not confused with zeros; the score is bounded to the label's range and has an
+    uncertainty beside it.
 
     Example:
         model = CausalMMLatch(CausalMMLatchConfig(text=768, audio=68, vision=116)).eval()
@@ -145,8 +158,11 @@ class CausalMMLatch(Pretrained):
         self.config = config
         p, drop = config.hidden, config.dropout
         sizes = [getattr(config, m) for m in MODALITIES]
-        self.standardise = nn.ModuleList(Standardise(size) for size in sizes)
-        self.projections = nn.ModuleList(nn.Linear(size, p) for size in sizes if config.masking == "projection")
+        # Sentence vectors are spread evenly; what voices and faces give is not.
+        self.spread = nn.ModuleList(
+            Standardise(size) if m == "text" else Normalise(size) for m, size in zip(MODALITIES, sizes, strict=True)
+        )
+        self.projections = nn.ModuleList(Projection(size, p) for size in sizes if config.masking == "projection")
         # Lanes of one width are run side by side: projected ones are, those of features have a width of their own.
         groups = [(3, p)] if self.projections else [(1, size) for size in sizes]
         self.encoders = nn.ModuleList(CausalLSTM(lanes, width + FLAGS, p) for lanes, width in groups)
@@ -155,19 +171,19 @@ class CausalMMLatch(Pretrained):
         self.cross_modal = CrossModalFusion(p, dropout=drop / 2, keys=False)
         self.fusion = CausalLSTM(1, 7 * p, p)
         self.fusion_attention = Attention(1, p, dropout=drop / 2, keys=False)
-        self.reading = nn.Linear(2 * p + self.mask_columns, 2 * p)
+        self.reading = nn.Linear(2 * p + sum(self.mask_widths), 2 * p)
         self.head = nn.Linear(2 * p, 2)
 
     @property
-    def standardisation(self) -> dict[str, Standardise]:
+    def spreads(self) -> dict[str, Spread]:
         """What each modality's features pass first."""
-        return {m: cast(Standardise, each) for m, each in zip(MODALITIES, self.standardise, strict=True)}
+        return {m: cast(Spread, each) for m, each in zip(MODALITIES, self.spread, strict=True)}
 
     @property
-    def mask_columns(self) -> int:
-        """Columns of all three masks together."""
+    def mask_widths(self) -> tuple[int, int, int]:
+        """Columns of the masks of text, audio and vision."""
         config = self.config
-        return 3 * config.hidden if self.projections else config.text + config.audio + config.vision
+        return (config.hidden,) * 3 if self.projections else (config.text, config.audio, config.vision)
 
     def initial_state(self, batch: int, *, capacity: int | None = None, in_place: bool = False) -> State:
         """The state before an utterance, on the model's device.
@@ -218,7 +234,7 @@ class CausalMMLatch(Pretrained):
 
         # One tensor a group of lanes: (lanes, B, T, columns).
         flags = self._group([windows[m][..., -FLAGS:] for m in MODALITIES])
-        lanes = [each(windows[m][..., :-FLAGS]) for m, each in zip(MODALITIES, self.standardise, strict=True)]
+        lanes = [each(windows[m][..., :-FLAGS]) for m, each in zip(MODALITIES, self.spread, strict=True)]
         if self.projections:
             lanes = [project(lane) for project, lane in zip(self.projections, lanes, strict=True)]
         lanes = self._group(lanes)

@@ -11,7 +11,7 @@ from stream.config import Section
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-_TRAINED = {"mosi": 0.4, "sst": 0.4, "ravdess": 1.2, "fer2013": 8.0}
+_TRAINED = {"mosi": 0.4, "sst": 0.4, "ravdess": 1.2, "fer2013": 14.0}
 _WORDS = {"mosi": 1.5, "sst": 3.0, "meld": 1.5}
 _VALIDATED = {"mosi": 1.0, "sst": 1.0, "ravdess": 1.0, "fer2013": 1.0}
 
@@ -25,28 +25,36 @@ class ModelConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
+class NoiseConfig(Section):
+    """Noise on the inputs once they are spread, in standard deviations."""
+
+    text: Share = 0.4
+    audio: Share = 0.4
+    vision: Share = 0.1
+
+
 class MixtureConfig(Section):
     """What training sequences are drawn from, and what life does to them."""
 
     corpora: Annotated[dict[str, Positive], Field(min_length=1)] = Field(default=_TRAINED)
     balance: Share = 0.5
     beside_words: Share = 0.5
-    beside_others: Share = 0.1
+    beside_others: Share = 0.04
     like: Positive = 0.5
     neutral: Share = 0.25
-    contrary: Share = 0.35
+    contrary: Share = 0.45
     known_absent: Share = 0.5
     lag: Share = 0.4
     max_lag_s: Annotated[float, Field(ge=0, le=30)] = 4.0
     max_silence_s: Annotated[float, Field(ge=0, le=10)] = 1.25
-    noise: Annotated[float, Field(ge=0, le=1)] = 0.4
+    noise: NoiseConfig = NoiseConfig()
 
 
 class FitConfig(Section):
     """The optimisation."""
 
     steps: Count = 6500
-    batch: Count = 64
+    batch: Count = 96
     learning_rate: Positive = 2e-3
     warmup: Annotated[int, Field(ge=0)] = 100
     weight_decay: Annotated[float, Field(ge=0)] = 0.05

@@ -18,7 +18,7 @@ from train.config import MixtureConfig
 from train.pools import Pool
 from train.sequences import Floats, Rate, Sample, audio_lane, clip_lanes, nothing, text_lane, vision_lane
 
-_FACE_WINDOWS = (1, 16)  # how long a face is held where nothing else gives the time: any ratio is as likely
+_FACE_WINDOWS = (1, 8)  # how long a face is held where nothing else gives the time: any ratio is as likely
 
 
 class Mixture:

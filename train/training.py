@@ -28,7 +28,7 @@ from train.sequences import Sample
 from train.store import replacing
 
 _GROUP = 8  # batches are drawn together, and sorted by length among themselves
-_MEASURED = 2048  # sequences that the inputs' mean and deviation are taken from
+_MEASURED = 2048  # sequences that the inputs' mean, deviation and quantiles are taken from
 _SEQUENCES, _DROPOUT, _MEASURING = range(3)  # what is drawn
 
 
@@ -66,6 +66,8 @@ class Training:
         )
         self._model = CausalMMLatch.untrained(shape, seed=settings.seed).to(device).train()
         self._measure()
+        for lane, spread in self._model.spreads.items():
+            spread.noise = getattr(settings.mixture.noise, lane)
         self.average = CausalMMLatch.untrained(shape).to(device)
         self.average.load_state_dict(self._model.state_dict())
         self._best = _copy(self.average)
@@ -91,7 +93,7 @@ class Training:
             group["lr"] = self._learning_rate()
         state = self._model.initial_state(len(targets), capacity=lanes["text"].shape[1])
         with torch.autocast(self._device.type, torch.bfloat16, enabled=fit.precision == "bfloat16"):
-            prediction, _ = self._model(self._noisy(lanes), state)
+            prediction, _ = self._model(lanes, state)
         terms = objective(prediction, targets, steps, ramp=fit.ramp)
         self._optimiser.zero_grad()
         terms.total(fit).backward()
@@ -188,25 +190,14 @@ class Training:
         return fit.learning_rate * 0.5 * (1 + math.cos(math.pi * (self.step - fit.warmup) / max(1, fit.steps - fit.warmup)))
 
     def _measure(self) -> None:
-        """Standardise the inputs by what is drawn; the same in all processes."""
+        """Spread the inputs as of what is drawn, the same in all processes."""
         random = np.random.default_rng([self.settings.seed, _MEASURING])
         samples = [self._mixture.draw(random) for _ in range(_MEASURED)]
         for lane in LANES:
             rows = torch.from_numpy(np.concatenate([sample.lanes[lane][:, :-FLAGS] for sample in samples]))
             there = rows[(rows != 0).any(-1)]
             if len(there):
-                self._model.standardisation[lane].measure(there.to(self._device))
-
-    def _noisy(self, lanes: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The lanes with a little noise on what is there, in units of each column's deviation."""
-        found = {}
-        for lane, standardise in self._model.standardisation.items():
-            values, flags = lanes[lane][..., :-FLAGS], lanes[lane][..., -FLAGS:]
-            scale = standardise.scale
-            width = torch.where(scale > 0, self.settings.mixture.noise / scale.clamp_min(1e-12), 0.0)
-            noise = torch.randn_like(values) * width * (values != 0).any(-1, keepdim=True)
-            found[lane] = torch.cat([values + noise, flags], -1)
-        return found
+                self._model.spreads[lane].measure(there.to(self._device))
 
     def _share_gradients(self) -> None:
         """Let every process have the mean of all processes' gradients."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from models.layers import HIDDEN, Attention, CausalLSTM, Context, Standardise, dropout, running_mean
+from models.layers import HIDDEN, Attention, CausalLSTM, Context, Normalise, Spread, Standardise, dropout, running_mean
 from models.state import State
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
@@ -286,14 +286,48 @@ def test_a_running_mean_depends_on_the_past_alone(step: int) -> None:
     assert (x.grad[:, step + 1 :] == 0).all()
 
 
-def test_columns_are_standardised_and_a_row_of_zeros_stays_nothing() -> None:
-    rows = torch.randn(200, 3) * torch.tensor([2.0, 1e-6, 0.5]) + torch.tensor([1.0, 4.0, -2.0])
-    standardise = Standardise(3)
-    assert torch.equal(standardise(rows), rows.clamp(-10, 10))
-    standardise.measure(rows)
-    found = standardise(rows.view(10, 20, 3)).view(200, 3)
+def test_columns_are_standardised() -> None:
+    rows = 3 * randn(200, 3) + torch.tensor([5.0, 0.0, -1.0])
+    rows[:, 1] = 7.0
+    spread = Standardise(3)
+    assert torch.equal(spread(rows), rows.clamp(-10, 10))
+    spread.measure(rows)
+    found = spread(rows.view(10, 20, 3)).view(200, 3)
     assert found.mean(0).abs().max() < 1e-5
     assert found.std(0, correction=0).tolist() == pytest.approx([1, 0, 1], abs=1e-5)  # a column that does not vary says nothing
-    assert torch.equal(standardise(torch.zeros(2, 3)), torch.zeros(2, 3))
-    assert standardise(torch.full((1, 3), 1e6)).tolist() == [[10, 0, 10]]
-    assert set(standardise.state_dict()) == {"mean", "scale"}
+    assert spread(torch.full((1, 3), 1e6)).tolist() == [[10, 0, 10]]
+    assert set(spread.state_dict()) == {"mean", "scale"}
+
+
+def test_columns_of_any_shape_are_brought_to_a_normal_distribution() -> None:
+    rows = torch.rand(5000, 3, generator=torch.Generator().manual_seed(0)) ** torch.tensor([1.0, 1.0, 8.0])
+    rows[:, 1] = 0.7
+    spread = Normalise(3)
+    some = torch.linspace(-3, 3, 30).view(10, 3)
+    assert torch.allclose(spread(some), some, atol=1e-6)
+    spread.measure(rows)
+    found = spread(rows.view(50, 100, 3)).view(5000, 3)
+    assert found.mean(0).abs().max() < 0.02
+    assert found.std(0).tolist() == pytest.approx([1, 0, 1], abs=0.02)
+    for share in (0.1, 0.5, 0.9):
+        expected = float(torch.special.ndtri(torch.tensor(share)))
+        assert found[:, [0, 2]].quantile(share, 0).tolist() == pytest.approx([expected, expected], abs=0.05)
+    order = rows[:, 2].argsort()
+    assert (found[order, 2].diff() >= 0).all()
+    assert spread(torch.full((1, 3), 1e6)).tolist() == [[3, 0, 3]]
+    assert spread(torch.full((1, 3), -1e6)).tolist() == [[-3, 0, -3]]
+
+
+@pytest.mark.parametrize("kind", [Standardise, Normalise])
+def test_nothing_stays_nothing_and_noise_is_for_training(kind: type[Spread]) -> None:
+    rows = randn(300, 3) + 2
+    rows[:, 1] = 0.5
+    spread = kind(3)
+    spread.measure(rows)
+    spread.noise = 0.1
+    torch.manual_seed(0)
+    assert torch.equal(spread(torch.zeros(2, 3)), torch.zeros(2, 3))
+    moved = spread(rows) - spread.eval()(rows)
+    assert moved.std(0).tolist() == pytest.approx([0.1, 0, 0.1], abs=0.02)
+    assert torch.equal(spread(torch.zeros(2, 3)), torch.zeros(2, 3))
+    assert torch.equal(spread(rows), spread(rows))

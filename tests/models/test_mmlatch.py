@@ -45,8 +45,8 @@ def made(masking: Any = "projection", *, device: str = "cpu") -> CausalMMLatch:
     config = CausalMMLatchConfig(**SIZES, hidden=HIDDEN, max_steps=LOOK_BACK, masking=masking)
     model = CausalMMLatch.untrained(config, seed=1)
     random = torch.Generator().manual_seed(2)
-    for m, standardise in model.standardisation.items():
-        standardise.measure(2 * torch.randn(50, SIZES[m], generator=random) + 0.5)
+    for m, spread in model.spreads.items():
+        spread.measure(2 * torch.randn(50, SIZES[m], generator=random) + 0.5)
     return model.to(device)
 
 
@@ -143,9 +143,12 @@ def causal_by_formula(model: CausalMMLatch, x: Inputs) -> Prediction:
     age = torch.arange(STEPS)[:, None] - torch.arange(STEPS)
     look = partial(attend, ((age >= 0) & (age < LOOK_BACK)).to(x["text"].device))
     features, flags = ([x[m][:, part] for m in MODALITIES] for part in (slice(-FLAGS), slice(-FLAGS, None)))
-    features = [(lane - each.mean) * each.scale for lane, each in zip(features, model.standardisation.values(), strict=True)]
+    features = [spread(lane) for lane, spread in zip(features, model.spreads.values(), strict=True)]
     if projected:
-        features = [lane @ linear.weight.T + linear.bias for lane, linear in zip(features, model.projections, strict=True)]
+        features = [
+            nn.functional.gelu(lane @ each.hidden.weight.T + each.hidden.bias) @ each.out.weight.T + each.out.bias
+            for lane, each in zip(features, model.projections, strict=True)
+        ]
 
     def run(blocks: nn.ModuleList, lane: int, x: Tensor, which: int = 0, of: int = 1) -> Tensor:
         """A lane's LSTM: all lanes' are in one block if they are of one width, else each lane's are in its own."""
@@ -362,7 +365,7 @@ def test_weights_are_the_means_of_masks_over_what_is_masked(masking: str) -> Non
     prediction, _ = model(windows(), begun(model))
     columns = dict.fromkeys(MODALITIES, HIDDEN) if masking == "projection" else SIZES
     assert {m: tuple(mask.shape) for m, mask in prediction.masks.items()} == {m: (2, STEPS, columns[m]) for m in MODALITIES}
-    assert model.mask_columns == sum(columns.values())
+    assert model.mask_widths == tuple(columns.values())
     assert_alike(prediction.weights, torch.stack([prediction.masks[m].mean(-1) for m in MODALITIES], -1), 1e-6)
 
 
@@ -383,7 +386,8 @@ def test_flags_are_never_masked(masking: str) -> None:
     for value in x.values():
         value[..., :-FLAGS] = 0.0
     for projection in model.projections:
-        nn.init.zeros_(projection.bias)
+        nn.init.zeros_(projection.hidden.bias)
+        nn.init.zeros_(projection.out.bias)
     before, _ = model(x, begun(model))
     for parameter in model.masks.parameters():
         nn.init.normal_(parameter)
