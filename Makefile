@@ -11,8 +11,8 @@ CACHES := .mypy_cache .pytest_cache .ruff_cache .hypothesis
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## play the demo recording through the live pipeline
-	$(BIN)/python -m stream.live --source demo
+demo: $(INSTALLED) ## play the demo recording through the live pipeline, onto the console and a broker of its own
+	$(BIN)/python -m stream.live --source demo --mqtt embedded
 
 test: $(INSTALLED) ## lint, check the format and the types, run the tests
 	$(BIN)/ruff check

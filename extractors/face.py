@@ -39,6 +39,11 @@ CONTRACT = FeatureContract(
     parameters={"landmarker_sha256": FACE_LANDMARKER.sha256, "mode": "video", "acquire": "largest"},
 )
 
+# The landmarks around a face in their order, MediaPipe's FACE_OVAL.
+_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
 _MAX_FACES = 4  # looked at when nobody is tracked; more people than that in front of one camera is not this program's scene
 _MARGIN = 0.3  # of a face's box, blanked around it: hair, chin and what the detector would still take for a face
 
@@ -54,6 +59,9 @@ class FaceExtractor:
         extractor = FaceExtractor()
         rows = extractor.push(0, image)  # one row, or one moment of known absence
         extractor.close()
+
+    Attributes:
+        outline: Of the face in the last frame, for display, (36, 2), as shares of the frame's width and height; None without.
     """
 
     contract = CONTRACT
@@ -94,6 +102,7 @@ class FaceExtractor:
             ) from error
         self._last_ms = -1
         self._tracking = False
+        self.outline: npt.NDArray[np.float32] | None = None
 
     def push(self, t_ns: int, image: npt.NDArray[np.uint8]) -> FeatureRows:
         """Look at the next frame.
@@ -117,6 +126,8 @@ class FaceExtractor:
         self._last_ms = max(self._last_ms + 1, t_ns // 1_000_000)
         result = self._tracker.detect_for_video(self._wrap(image), self._last_ms)
         self._tracking = bool(result.face_blendshapes)
+        points = result.face_landmarks[0] if self._tracking else ()
+        self.outline = np.array([[points[i].x, points[i].y] for i in _OVAL], np.float32) if points else None  # (36, 2)
         moment = np.array([t_ns], np.int64)
         if not self._tracking:
             return FeatureRows(moment[:0], np.empty((0, len(CONTRACT.columns)), np.float32), moment)

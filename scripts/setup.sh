@@ -52,6 +52,9 @@ tools=(
     pulseaudio=pulseaudio       # a sound server of their own
     pacat=pulseaudio-utils      # to play into it
     espeak-ng=espeak-ng         # a voice
+    /usr/sbin/mosquitto=mosquitto    # a broker
+    chromium=chromium           # a browser
+    chromedriver=chromium-driver     # to look through it
     "/usr/lib*/*/alsa-lib/libasound_module_pcm_pulse.so=libasound2-plugins"    # to hear it through PortAudio
 )
 
@@ -86,7 +89,7 @@ if [ "${#packages[@]}" -gt 0 ]; then
 fi
 if [ "${#test_packages[@]}" -gt 0 ]; then
     { may_install && install_packages "${test_packages[@]}" 2> /dev/null; } ||
-        say "some tests of sound will be skipped; they need what Debian calls ${test_packages[*]}"
+        say "some tests will be skipped; they need what Debian calls ${test_packages[*]}"
 fi
 
 # --- The environment ------------------------------------------------------------------------------------------------

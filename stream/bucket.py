@@ -96,7 +96,7 @@ class Bucket:
         self._inputs = np.zeros((cells, self.width), np.float32)
         self._length = np.zeros(cells, np.int64)  # windows of the utterance up to this one
         self._exact = np.zeros(cells, bool)  # all since the restart went through in calls of one window
-        columns = 2 + len(MODALITIES) + (model.mask_columns if masks else 0)
+        columns = 2 + len(MODALITIES) + (sum(model.mask_widths) if masks else 0)
         self._outputs = np.zeros((cells, columns), np.float32)
 
         lengths = _doublings(longest)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from stream.errors import UsageError
 from stream.messages import Lane
@@ -81,6 +81,41 @@ class ScoreConfig(Section):
     smooth_tau_s: Annotated[float, Field(ge=0, le=60)] = 2.0
 
 
+class MqttConfig(Section):
+    """What is published to an MQTT broker, and how; whether at all is said on the command line or by `broker`."""
+
+    broker: Annotated[str, Field(min_length=1)] | None = None
+    required: bool = False
+    version: Annotated[Literal["3.1.1", "5"], BeforeValidator(str)] = "3.1.1"
+    prefix: TopicPart = "sentiment"
+    username: Annotated[str, Field(min_length=1)] | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+    stats_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
+    retain_grace_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+    publish_text: bool = False
+    commands: bool = False
+    home_assistant: bool = False
+    discovery_prefix: TopicPart = "homeassistant"
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> "MqttConfig":
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together; give both or none")
+        return self
+
+
+class DashboardConfig(Section):
+    """The web page; whether there is one is said on the command line or by `address`."""
+
+    address: Annotated[str, Field(min_length=1)] | None = None
+    token_file: Path | None = None
+    picture: bool = False
+
+
 class Config(Section):
     """Everything that a session can be told."""
 
@@ -91,6 +126,8 @@ class Config(Section):
     asr: AsrConfig = AsrConfig()
     model: ModelConfig = ModelConfig()
     score: ScoreConfig = ScoreConfig()
+    mqtt: MqttConfig = MqttConfig()
+    dashboard: DashboardConfig = DashboardConfig()
 
     @property
     def tail_windows(self) -> int:

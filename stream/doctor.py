@@ -5,7 +5,7 @@ import asyncio
 import json
 import math
 import os
-import re
+import secrets
 import signal
 import sys
 import threading
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 from extractors.errors import ExtractorError, Unavailable
 from stream.errors import MMLatchError, UsageError
@@ -155,24 +154,27 @@ def _gpu(options: argparse.Namespace) -> str:
 
 def _broker(options: argparse.Namespace) -> str:
     if options.mqtt is None:
-        raise _Skipped("not asked for; --mqtt HOST[:PORT] tries one")
-    host, port = options.mqtt
+        raise _Skipped("not asked for; --mqtt BROKER tries one")
     try:
         import aiomqtt
+
+        from stream.broker import broker, explain, make_client
     except ImportError as error:
         raise Unavailable("aiomqtt is not installed; run: pip install 'mmlatch-live[mqtt]'") from error
+    from stream.config import Config
+
+    target = broker(Config().mqtt, options.mqtt)
 
     async def connect() -> None:
-        async with aiomqtt.Client(host, port, timeout=_BROKER_S):
+        async with make_client(target, f"doctor-{secrets.token_hex(4)}", timeout_s=_BROKER_S):
             pass
 
     started_s = time.monotonic()
     try:
         asyncio.run(connect())
     except aiomqtt.MqttError as error:
-        reason = re.sub(r"^\[[^]]*\] ", "", str(error))
-        raise Unavailable(f"{host}:{port}: {reason}; check host and port, and that a broker runs there") from error
-    return f"{host}:{port}: connected in {(time.monotonic() - started_s) * 1000:.0f} ms"
+        raise Unavailable(explain(target, error)) from error
+    return f"{target!r}: connected in {(time.monotonic() - started_s) * 1000:.0f} ms"
 
 
 def _on_this_machine(*names: str) -> None:
@@ -245,19 +247,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--mic", metavar="INDEX|NAME", help="default: the system's default")
     options.add_argument("--device", default="cpu", help="where the model shall run: cpu (default), cuda or cuda:N")
-    options.add_argument("--mqtt", type=_address, metavar="HOST[:PORT]", help="an MQTT broker to try; default port 1883")
+    options.add_argument("--mqtt", metavar="BROKER", help="an MQTT broker to try, as for python -m stream.live")
     options.add_argument("--json", action="store_true", help="the findings as JSON, at the end")
     return options
-
-
-def _address(text: str) -> tuple[str, int]:
-    try:
-        split = urlsplit(f"//{text}")
-        if split.hostname and not (split.path or split.query or split.username):
-            return split.hostname, split.port or 1883
-    except ValueError:  # the port is no number
-        pass
-    raise argparse.ArgumentTypeError(f"{text}: expected HOST or HOST:PORT, as in localhost:1883")
 
 
 def main(arguments: list[str] | None = None) -> int:

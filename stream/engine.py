@@ -99,6 +99,11 @@ class Engine:
         self._holders = np.zeros(0, np.int64)  # the generation that has each slot, 0 for none
         self._generation = 0
 
+    @property
+    def mask_widths(self) -> tuple[int, int, int]:
+        """How many columns of `Estimates.masks` are the text's, the audio's, the vision's."""
+        return self._model.mask_widths if self._masks else (0, 0, 0)
+
     def open(self, state: State | None = None) -> Slot:
         """Take a free slot for a session.
 

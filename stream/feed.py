@@ -20,6 +20,7 @@ from stream.worker import Worker
 
 log = logging.getLogger(__name__)
 
+PAUSED = "paused"  # why nothing comes where somebody asked for a pause
 STALLED_NS = 2_000_000_000  # a live source that has brought nothing for so long counts as lost
 _WATCH_S = 0.125  # how often it is looked at
 _MARGIN_NS = 250_000_000  # gaps end so long before the present, as a packet may be on its way
@@ -83,6 +84,8 @@ class LiveFeed:
         self._reached_ns = dict.fromkeys(self._kinds, 0)  # nothing older will be handed on
         self._last_ns = clock.now_ns()  # when the last packet came
         self._lost: str | None = None  # why nothing comes
+        self._go = asyncio.Event()  # set unless somebody has asked for a pause
+        self._go.set()
 
     async def run(self) -> None:
         """Run until `stop`."""
@@ -90,9 +93,11 @@ class LiveFeed:
         watch = asyncio.create_task(self._watch())
         try:
             while not self._stop.is_set():
+                await self._go.wait()
                 begun_ns = self._clock.now_ns()
                 try:
-                    await self._until_stopped(worker.call(self._read))
+                    if await self._until_stopped(worker.call(self._read)):
+                        continue
                     reason = f"{self._source.name} ended"
                 except Exception as error:
                     log.debug("%s", self._source.name, exc_info=error)
@@ -112,9 +117,20 @@ class LiveFeed:
     def stop(self) -> None:
         """Read no more."""
         self._stop.set()
+        self._go.set()
         self._source.close()
 
-    async def _until_stopped(self, reading: Coroutine[Any, Any, None]) -> None:
+    def pause(self) -> None:
+        """Let go of the device until `resume`; what it would have brought is a gap."""
+        self._go.clear()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._last_ns = self._clock.now_ns()
+        self._hand_gaps(self._last_ns, PAUSED)
+        self._go.set()
+
+    async def _until_stopped(self, reading: Coroutine[Any, Any, bool]) -> bool:
         """Wait for it, but after `stop` only for a while: a device that hangs hears nothing."""
         running, stopping = asyncio.ensure_future(reading), asyncio.ensure_future(self._stop.wait())
         try:
@@ -123,14 +139,13 @@ class LiveFeed:
         finally:
             stopping.cancel()
             running.cancel()
-        if running.done() and not running.cancelled():
-            running.result()
+        return running.done() and not running.cancelled() and running.result()
 
-    def _read(self) -> None:
-        """On the source's thread."""
+    def _read(self) -> bool:
+        """On the source's thread; whether it was left for a pause."""
         for packet in self._source.packets(self._clock):
-            if self._stop.is_set():
-                return
+            if self._stop.is_set() or not self._go.is_set():
+                return not self._stop.is_set()
             with self._lock:
                 kind: Literal["video", "audio"] = "video" if isinstance(packet, VideoFrame) else "audio"
                 self._last_ns = self._clock.now_ns()
@@ -141,19 +156,26 @@ class LiveFeed:
                     self._lost = None
                     self._tell("recovered", f"{self._source.name} is back")
                 self._offer(packet)
+        return False
 
     async def _watch(self) -> None:
         """While nothing comes, say so, again and again."""
         while True:
             await asyncio.sleep(_WATCH_S)
             now_ns = self._clock.now_ns()
-            if not self._lost and now_ns - self._last_ns > STALLED_NS:
+            reading = self._go.is_set()
+            if reading and not self._lost and now_ns - self._last_ns > STALLED_NS:
                 self._lose(f"{self._source.name} has brought nothing for {STALLED_NS // 1_000_000_000} s")
-            with self._lock:
-                for kind in self._kinds:
-                    if self._lost and now_ns - _MARGIN_NS > self._reached_ns[kind]:
-                        self._reached_ns[kind] = now_ns - _MARGIN_NS
-                        self._offer(Gap(kind, now_ns - _MARGIN_NS, self._lost))
+            if reason := self._lost if reading else PAUSED:
+                self._hand_gaps(now_ns - _MARGIN_NS, reason)
+
+    def _hand_gaps(self, t_ns: int, reason: str) -> None:
+        """In place of what does not come."""
+        with self._lock:
+            for kind in self._kinds:
+                if t_ns > self._reached_ns[kind]:
+                    self._reached_ns[kind] = t_ns
+                    self._offer(Gap(kind, t_ns, reason))
 
     def _lose(self, reason: str) -> None:
         with self._lock:

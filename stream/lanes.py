@@ -7,6 +7,9 @@ what the text lane hears. A gap in the input is known to be one: what was open b
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from extractors.asr.recogniser import Recogniser, Recognition, Word
 from extractors.audio import AudioExtractor
 from extractors.contract import FeatureRows
@@ -54,11 +57,16 @@ class LaneLike(Protocol[T_contra]):
 
 
 class VisionLane:
-    """Pictures to face rows."""
+    """Pictures to face rows.
+
+    Attributes:
+        view: The last picture, RGB (H, W, 3), and the face's outline as in `FaceExtractor`; None if it was not looked at.
+    """
 
     def __init__(self, extractor: FaceExtractor | None) -> None:
         """Use `extractor`, which this lane closes; None if the source brings the rows."""
         self._extractor = extractor
+        self.view: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None] | None = None
 
     def push(self, packet: VideoFrame | VisionRows | Gap, *, behind: bool = False) -> list[LaneUpdate]:
         """Look at the next picture, or take the next rows."""
@@ -69,10 +77,13 @@ class VisionLane:
                 return [RowsUpdate("vision", rows, t_ns)]
             case VideoFrame(t_ns, image):
                 assert self._extractor is not None
-                return [RowsUpdate("vision", self._extractor.push(t_ns, image), t_ns + 1)]
+                rows = self._extractor.push(t_ns, image)
+                self.view = image, self._extractor.outline
+                return [RowsUpdate("vision", rows, t_ns + 1)]
 
     def skip(self, packet: VideoFrame | VisionRows | Gap, reason: str) -> list[LaneUpdate]:
         """Let a picture pass unseen."""
+        self.view = None
         return [PartUnknown("vision", packet.t_ns + isinstance(packet, VideoFrame), reason)]
 
     def finish(self) -> list[LaneUpdate]:

@@ -24,6 +24,7 @@ from stream.errors import MMLatchError, SourceError, UsageError
 if TYPE_CHECKING:
     from stream.clock import Clock
     from stream.config import Config
+    from stream.outlets import Screen
     from stream.parts import Parts
     from stream.session import Session
     from stream.sources.source import Source
@@ -38,6 +39,7 @@ examples:
   python -m stream.live --source talk.mp4                    a file, in real time, on the console
   python -m stream.live --source talk.mp4 --speed max --format jsonl > scores.jsonl
   python -m stream.live --source door=camera:rtsp://door/1 --source hall=camera:rtsp://hall/1+mic --device cuda
+  python -m stream.live --mqtt homeassistant.local --home-assistant --format none
 
 sources:
   demo, a media file or URL, a recording (.mcap)             read to its end; nothing is left out, it waits if need be
@@ -45,6 +47,7 @@ sources:
   NAME= before a source names its session; several sources run side by side
 
 Which cameras and microphones there are: python -m stream.devices. What works on this machine: python -m stream.doctor.
+User and password of a broker: MMLATCH_MQTT_USERNAME and MMLATCH_MQTT_PASSWORD in the environment. More: docs/mqtt.md.
 Every key of the configuration is documented in configs/default.yaml. Pretrained files: python -m extractors.assets list
 """
 
@@ -67,7 +70,25 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--speed", default="1", metavar="X|max", help="times real time (default 1), or max: as fast as it goes"
     )
-    options.add_argument("--format", choices=("console", "jsonl"), help="default: console on a terminal, else jsonl")
+    options.add_argument(
+        "--format",
+        choices=("console", "jsonl", "none"),
+        help="default: console on a terminal, else jsonl; none with --mqtt or --dashboard, for a service",
+    )
+    options.add_argument(
+        "--mqtt",
+        metavar="BROKER",
+        help="publish to HOST[:PORT], mqtts://HOST[:PORT], or embedded, a broker of its own; short for --set mqtt.broker=…",
+    )
+    options.add_argument(
+        "--dashboard",
+        nargs="?",
+        const="127.0.0.1:8765",
+        metavar="HOST:PORT",
+        help="serve the web page, at 127.0.0.1:8765 unless said otherwise; short for --set dashboard.address=…",
+    )
+    options.add_argument("--mqtt-required", action="store_true", help="end at once if the broker cannot be reached")
+    options.add_argument("--home-assistant", action="store_true", help="with --mqtt: let Home Assistant discover the sessions")
     options.add_argument(
         "--model",
         metavar="FOLDER|HUB_ID",
@@ -115,10 +136,17 @@ def _leave_while_starting(*_: object) -> None:
 
 def _run(options: argparse.Namespace) -> list[str]:
     """Check what is cheap to check first, then load, then run; returns what went wrong on the way, which is logged already."""
-    from stream import config
+    from stream import config, outlets
 
     clock = _clock(options.speed)
-    short = {"asr.engine": options.asr, "model.checkpoint": options.model}
+    short = {
+        "asr.engine": options.asr,
+        "model.checkpoint": options.model,
+        "dashboard.address": options.dashboard,
+        "mqtt.broker": options.mqtt,
+        "mqtt.required": options.mqtt_required or None,
+        "mqtt.home_assistant": options.home_assistant or None,
+    }
     settings = config.load(
         options.config,
         (
@@ -126,6 +154,7 @@ def _run(options: argparse.Namespace) -> list[str]:
             *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in short.items() if value is not None),
         ),
     )
+    outlets.check(options.format, settings)
     with contextlib.ExitStack() as closing:
         inputs = []
         locations = options.source or ["camera+mic"]
@@ -152,44 +181,37 @@ def _run(options: argparse.Namespace) -> list[str]:
 
 
 async def _sessions_run(
-    style: str,
+    screen: "Screen",
     settings: "Config",
     wired: "Sequence[tuple[Sequence[Source], Parts]]",
     clock: "Callable[[], Clock]",
 ) -> list[str]:
     from stream.batcher import Batcher
+    from stream.outlets import outlets
     from stream.session import Session
-    from stream.sinks.sink import Sink
 
-    sink: Sink
-    if style == "jsonl":
-        from stream.sinks.jsonl import JsonLines
-
-        sink = JsonLines(sys.stdout)
-    else:
-        from rich.console import Console
-
-        from stream.sinks.console import ConsoleDisplay
-
-        sink = ConsoleDisplay(Console())
-    batcher, now = Batcher(), clock()
-    sessions = [
-        Session(
-            sources,
-            parts,
-            batcher,
-            now,
-            [sink],
-            hop_ns=settings.windows.hop_ns,
-            lateness_ns=settings.lateness.lanes_ns,
-        )
-        for sources, parts in wired
-    ]
-    _stop_on_signals(sessions)
-    try:
-        ended = await asyncio.gather(*(session.run() for session in sessions))
-    finally:
-        await batcher.close()
+    batcher = Batcher()
+    async with outlets(screen, settings, [parts.info for _, parts in wired]) as opened:
+        now = clock()
+        sessions = [
+            Session(
+                sources,
+                parts,
+                batcher,
+                now,
+                opened.sinks,
+                hop_ns=settings.windows.hop_ns,
+                lateness_ns=settings.lateness.lanes_ns,
+            )
+            for sources, parts in wired
+        ]
+        for session in sessions:
+            opened.attach(session)
+        _stop_on_signals(sessions)
+        try:
+            ended = await asyncio.gather(*(session.run() for session in sessions))
+        finally:
+            await batcher.close()
     return [problem for problems in ended for problem in problems]
 
 

@@ -208,6 +208,7 @@ class Score:
         lanes: What was known of each lane.
         words: The words that end in the window; of a provisional score, all those after the settled windows.
         utterance_words: How many words the utterance has so far.
+        masks: The top-down mask of each lane, each column in (0, 1); empty unless the engine gives them.
         voiced: As in `Window`.
         revised_from: Of a final score, the last provisional sentiment of the window, if there was one.
         t_end_unix_ns: Wall time of the window's end; None where session time has nothing to do with the wall's.
@@ -233,6 +234,7 @@ class Score:
     latency: Latency | None = None
     text_lag_ns: int | None = None
     dropped: dict[Lane, int] = field(default_factory=dict)
+    masks: dict[Lane, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -265,14 +267,15 @@ class Event:
     Attributes:
         t_ns: When, in session time.
         kind: `lost` (a device or a lane is gone), `recovered` (it is back), `dropped` (packets were given up), `forced` (a
-            window was settled without a part that was too late), `late` (something came for a window that was settled).
-        part: Which lane, or which sink.
+            window was settled without a part that was too late), `late` (something came for a window that was settled); and
+            what somebody asked for: `paused`, `resumed`, `reset` (an utterance begins here) and `marked`.
+        part: Which lane, or which sink; `session` for what was asked for.
         reason: For a person.
         count: How many packets or windows it is about.
     """
 
     t_ns: int
-    kind: Literal["lost", "recovered", "dropped", "forced", "late"]
+    kind: Literal["lost", "recovered", "dropped", "forced", "late", "paused", "resumed", "reset", "marked"]
     part: str
     reason: str
     count: int = 1
@@ -287,9 +290,10 @@ class SessionInfo:
 
     Attributes:
         source: What is analysed, for display.
+        live: It is what happens now: it does not wait.
         scripted: The source is a script, not a recording of anybody.
         model: Name and digest.
-        trained: Whether the weights mean anything.
+        trained_on: Tags of what the weights were fitted on; none if they are untrained, and mean nothing.
         device: Where the model runs.
         unavailable: Lanes that this session does not have, with the reason and the way out.
         notices: What else a user should know, a line each.
@@ -298,9 +302,10 @@ class SessionInfo:
     session: str
     node: str
     source: str
+    live: bool
     scripted: bool
     model: str
-    trained: bool
+    trained_on: tuple[str, ...]
     device: str
     smooth_tau_s: float
     unavailable: dict[Lane, str] = field(default_factory=dict)

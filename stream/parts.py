@@ -110,6 +110,7 @@ def load(config: Config, inputs: Sequence[Input], device: torch.device) -> list[
         tail=config.tail_windows,
         graphs=config.model.cuda_graphs,
         compile=config.model.compile,
+        masks=config.dashboard.address is not None,
     )
     embedder = cache(TextEmbedder)
     loaded: list[Parts] = []
@@ -167,9 +168,10 @@ def _session(
         session=given.session,
         node=config.node,
         source=given.name,
+        live=any(source.live for source in given.sources),
         scripted=any(source.scripted for source in given.sources),
         model=f"{name}@{model.digest()}",
-        trained=bool(model.card.data),
+        trained_on=model.card.data,
         device=str(engine.device),
         smooth_tau_s=config.score.smooth_tau_s,
         unavailable=lanes.unavailable,

@@ -4,6 +4,7 @@ A window's text vector is that of all words of the utterance so far. Which words
 the vector is made here and not in the text lane.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ class Scorer:
         """
         self._track, self.longest = Track(engine), engine.tail
         self._embedder = embedder
+        self._mask_ends = (0, *itertools.accumulate(engine.mask_widths))
         self._keep = math.exp(-hop_ns / 1e9 / smooth_tau_s) if smooth_tau_s > 0 else 0.0
         self._words: tuple[str, ...] = ()  # of the utterance, settled
         self._smooth: float | None = None
@@ -138,7 +140,14 @@ class Scorer:
             utterance_words=len(self._next_words),
             voiced=window.voiced,
             revised_from=revised_from,
+            masks=self._masks(estimate),
         )
+
+    def _masks(self, estimate: Estimate) -> dict[Lane, tuple[float, ...]]:
+        if not estimate.masks:
+            return {}
+        ends = itertools.pairwise(self._mask_ends)
+        return {lane: estimate.masks[first:last] for lane, (first, last) in zip(LANES, ends, strict=True)}
 
 
 def _lane(lane: Lane, window: Window, kind: str, weight: float) -> LaneScore:

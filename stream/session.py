@@ -11,10 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from stream.backoff import Backoff
 from stream.batcher import Batcher
 from stream.channel import Channel, everything, oldest
 from stream.clock import Clock
+from stream.errors import UsageError
 from stream.feed import Feed, FileFeed, LiveFeed
 from stream.lanes import LaneLike
 from stream.latency import Arrivals
@@ -40,7 +44,7 @@ from stream.messages import (
 )
 from stream.parts import Parts
 from stream.scorer import Job
-from stream.sinks.sink import Sink
+from stream.sinks.sink import WAITING, Sink, provisional_first
 from stream.sources.source import Source
 from stream.utterances import UtteranceLog
 from stream.worker import Worker
@@ -51,7 +55,6 @@ _PARTS: dict[Lane, tuple[Part, ...]] = {"vision": ("vision",), "audio": ("audio"
 _BEHIND_NS = 2_000_000_000  # a lane so late leaves out what it need not do
 _PAUSE_NS, _LONGEST_PAUSE_NS = 1_000_000_000, 30_000_000_000  # how long a lane that failed is left alone, at first and at most
 _STEADY_NS = 60_000_000_000  # a lane that has worked so long is well again
-_SINK_CAPACITY, _MOST_FINALS = 64, 2400  # finals are kept ten minutes for a sink that is stuck
 _DRAIN_S, _FLUSH_S = 2.0, 0.7  # after `stop`: for what was read to come through, and then for sinks to take the last scores
 
 LanePacket = VideoFrame | VisionRows | AudioBlock | Gap | Transcript | VoiceUpdate | PartUnknown
@@ -63,16 +66,6 @@ class Tick:
     """The present has come to `t_ns`, the end of a window: time for a provisional score of it."""
 
     t_ns: int
-
-
-def provisional_first(items: deque[Output]) -> None:
-    """Give up the oldest provisional score; the rest only when there is far too much of it."""
-    for index, item in enumerate(items):
-        if isinstance(item, Score) and item.kind == "provisional":
-            del items[index]
-            return
-    if len(items) >= _MOST_FINALS:
-        items.popleft()
 
 
 class Session:
@@ -118,20 +111,68 @@ class Session:
             Channel(1500, everything) if self._live else Channel(256)
         )
         self._to_windows: Channel[LaneUpdate | Tick] = Channel(256)
-        self._to_sinks: list[Channel[Output]] = [
-            Channel(_SINK_CAPACITY, provisional_first if self._live else None) for _ in sinks
-        ]
+        self._to_sinks: list[Channel[Output]] = [Channel(WAITING, provisional_first if self._live else None) for _ in sinks]
         self._feeds: list[Feed] = []
         self._stopping = asyncio.Event()
         self._arrivals = Arrivals()
         self._utterances = UtteranceLog()
         self._ticked_ns = 0  # up to here the display is
         self._ended = False  # there is no more input, and so no present
+        self._paused = False
         self._forced: set[Part] = set()  # what windows are being settled without
         self._told: dict[str, int] = {}  # what was given up or came late, as far as it has been told
         self._happened: deque[Event] = deque(maxlen=1000)  # waiting to be told; from any thread
         self._shown = len(sinks)
         self.problems: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """The session's."""
+        return self._parts.info.session
+
+    @property
+    def edges(self) -> "dict[str, Channel[Any]]":
+        """The channels, by the name of what they lead to."""
+        names = [*self._inboxes(), "windows", *(sink.name for sink in self._sinks)]
+        return dict(zip(names, [*self._inboxes().values(), self._to_windows, *self._to_sinks], strict=True))
+
+    def view(self) -> "tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None] | None":
+        """The picture that was looked at last, and the face's outline; None if there is none. From any thread."""
+        lane = self._parts.vision
+        return None if lane is None or self._paused else lane.view
+
+    def pause(self) -> None:
+        """Let go of the devices until `resume`; time goes on, and its windows hold nothing.
+
+        Raises:
+            UsageError: The session reads a file, which is stopped, not paused.
+        """
+        feeds = [feed for feed in self._feeds if isinstance(feed, LiveFeed)]
+        if not feeds:
+            raise UsageError(f"{self.name} reads a file, and cannot be paused; stop it instead")
+        if not self._paused:
+            self._paused = True
+            for feed in feeds:
+                feed.pause()
+            self._ask("paused", "paused by command")
+
+    def resume(self) -> None:
+        """Take the devices up again after `pause`."""
+        if self._paused:
+            self._paused = False
+            for feed in self._feeds:
+                if isinstance(feed, LiveFeed):
+                    feed.resume()
+            self._ask("resumed", "resumed by command")
+
+    def reset(self) -> None:
+        """Let an utterance begin with the next window, whatever was said before: the model and its text start anew."""
+        seq = self._parts.windows.start_anew(self._now_ns())
+        self._happen(Event(seq * self._hop_ns, "reset", "session", "an utterance begins here by command"))
+
+    def mark(self, label: str) -> None:
+        """Note that something has happened now; `label` says what."""
+        self._ask("marked", label)
 
     def stop(self) -> None:
         """Read no more; what has been read is still scored, for at most three seconds."""
@@ -316,6 +357,8 @@ class Session:
         settled = deque(windows.settle())
         while settled:
             window = settled.popleft()
+            if not self._clock.paced:
+                self._ticked_ns = window.t_end_ns
             self._overtake(window)
             final = await self._scored([window], final=True)
             await self._emit(final)
@@ -397,8 +440,14 @@ class Session:
         new = total - self._told.get(f"{kind} {what}", 0)
         if new:
             self._told[f"{kind} {what}"] = total
-            at_ns = self._clock.now_ns() if self._clock.paced else self._ticked_ns
-            self._happen(Event(at_ns, kind, what, reason, new))
+            self._happen(Event(self._now_ns(), kind, what, reason, new))
+
+    def _ask(self, kind: Literal["paused", "resumed", "marked"], reason: str) -> None:
+        self._happen(Event(self._now_ns(), kind, "session", reason))
+
+    def _now_ns(self) -> int:
+        """The present; where there is none, how far the display is."""
+        return self._clock.now_ns() if self._clock.paced else self._ticked_ns
 
     # --- sinks
 

@@ -35,6 +35,7 @@ class Estimate(NamedTuple):
     sentiment: float
     uncertainty: float
     weights: tuple[float, ...]
+    masks: tuple[float, ...] = ()
 
 
 class Track:
@@ -130,6 +131,10 @@ def _extend(group: Sequence[tuple[Track, Sequence[Step]]]) -> None:
 
 def _estimates(found: Estimates) -> list[Estimate]:
     """Those of all windows of all slots, one after the other."""
-    weights = found.weights.reshape(-1, found.weights.shape[-1]).tolist()
-    both = zip(found.sentiment.ravel().tolist(), found.uncertainty.ravel().tolist(), weights, strict=True)
-    return [Estimate(sentiment, uncertainty, tuple(each)) for sentiment, uncertainty, each in both]
+    rows = (found.sentiment.ravel().tolist(), found.uncertainty.ravel().tolist(), _rows(found.weights), _rows(found.masks))
+    return [Estimate(*row) for row in zip(*rows, strict=True)]
+
+
+def _rows(values: Floats) -> list[tuple[float, ...]]:
+    """The last axis of each window, one after the other."""
+    return [tuple(row) for row in values.reshape(int(np.prod(values.shape[:-1])), values.shape[-1]).tolist()]

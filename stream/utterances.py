@@ -21,8 +21,10 @@ class UtteranceSplitter:
         self._silent = 0  # windows since the last voiced one
         self._speaking = False
 
-    def next(self, voiced: bool) -> bool:
-        """Take the next window, in which a voice was heard or not, and return whether it starts anew."""
+    def next(self, voiced: bool, *, anew: bool = False) -> bool:
+        """Take the next window, in which a voice was heard or not, and return whether it starts anew; `anew` makes it do so."""
+        if anew:
+            self._length, self._speaking = 0, False
         over = self._speaking and self._silent >= self._gap_windows
         if over:
             self._speaking = False

@@ -81,6 +81,7 @@ class Windows:
         self._guess: tuple[Word, ...] = ()
         self._last_ns: dict[Lane, int | None] = {"text": None, "audio": None, "vision": None}
         self._splitter = UtteranceSplitter(gap_windows=gap_windows, max_windows=max_windows)
+        self._anew: set[int] = set()  # windows that start anew because somebody asked for it
         self._next = 0  # the first window that is not settled
         self._count = 0  # windows that hold any of the input so far
 
@@ -115,6 +116,12 @@ class Windows:
         """Wait no more for what a part has before `t_ns`: windows that end there or before are settled without it."""
         self._forced_ns[part] = max(self._forced_ns[part], t_ns)
 
+    def start_anew(self, t_ns: int) -> int:
+        """Let an utterance begin with the first open window that starts at or after `t_ns`; returns the window's number."""
+        k = max(self._next, -(-t_ns // self._hop_ns))
+        self._anew.add(k)
+        return k
+
     def reach(self, t_ns: int) -> None:
         """Let there be windows up to `t_ns`, whether or not anything comes: a live session goes on."""
         self._count = max(self._count, t_ns // self._hop_ns)
@@ -130,6 +137,7 @@ class Windows:
                 rows.pop(self._next, None)
             self._voice.pop(self._next, None)
             self._words.pop(self._next, None)
+            self._anew.discard(self._next)
             for spans in self._unknown.values():
                 while spans and spans[0][1] <= end_ns:
                     spans.popleft()
@@ -199,7 +207,7 @@ class Windows:
             seq=k,
             t_start_ns=start_ns,
             t_end_ns=end_ns,
-            restart=splitter.next(voiced_ns > 0),
+            restart=splitter.next(voiced_ns > 0, anew=k in self._anew),
             lanes={"text": text, **{lane: self._pool(lane, k, last_ns, late=lane in forced) for lane in ROW_LANES}},
             words=words,
             words_final=not guessed,

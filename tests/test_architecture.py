@@ -20,8 +20,9 @@ MAY_USE = {
 # Inside stream/, from the ground up: a module may use those of its own floor and of the floors below.
 FLOORS = [
     {"errors", "futures", "clock", "channel", "config", "messages", "worker", "backoff"},
-    {"utterances", "windows", "inputs", "lanes", "latency", "engine", "scorer", "track", "batcher", "bucket", "mcap"},
-    {"sources", "sinks", "parts", "feed", "session"},
+    {"utterances", "windows", "inputs", "lanes", "latency", "engine", "scorer", "track", "batcher", "bucket", "mcap"}
+    | {"broker", "embedded", "mqtt", "node"},
+    {"sources", "sinks", "parts", "feed", "session", "commands", "outlets", "dashboard"},
     {"live", "devices", "doctor"},
 ]
 # What runs on a machine that has torch, numpy and safetensors, and models/ besides.

@@ -32,6 +32,8 @@ def test_the_wheel_holds_configuration_demo_and_licence(wheel: Path) -> None:
         "extractors/asr/sphinx_worker.py",
         "extractors/minilm-sentiment.safetensors",
         "models/mmlatch-causal/model.safetensors",
+        "stream/sinks/schemas/score.json",
+        "stream/dashboard/page/index.html",
     } <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "scripts/"))]

@@ -11,10 +11,13 @@ stretch, frames of 10 ms. The posterior means something for whole stretches only
 """
 
 import json
+import os
 import struct
 import sys
 
 import pocketsphinx
+
+os.nice(10)  # words may come late, and what is shown meanwhile may not
 
 HEADER = struct.Struct("<cI")
 # How many hidden Markov models may be weighed at once; unbounded, speech that fits none of them, as of another language, costs

@@ -1,1 +1,1 @@
-"""Where scores go: console and JSON lines; MQTT, dashboard and recorder come with publishing."""
+"""Where scores go: console, JSON lines, MQTT."""

@@ -1,4 +1,4 @@
-"""The payloads, version 1: what JSON lines print and MQTT will publish. docs/payload.md describes every key."""
+"""The payloads, version 1: what JSON lines print and MQTT publishes. docs/payload.md describes every key."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ SCORE_RANGE = (-3, 3)
 
 def payload(output: Output, info: SessionInfo) -> dict[str, Any]:
     """An output as the JSON object of the contract: seconds and milliseconds, no NaN, null where nothing is known."""
-    about = {"v": CONTRACT_VERSION, "session": info.session, "node": info.node}
+    about = about_session(info)
     match output:
         case Score():
             return about | _score(output, info)
@@ -21,6 +21,11 @@ def payload(output: Output, info: SessionInfo) -> dict[str, Any]:
             return about | {
                 "kind": "event", "t_s": _seconds(t_ns), "event": kind, "part": part, "reason": reason, "count": count
             }  # fmt: skip
+
+
+def about_session(info: SessionInfo) -> dict[str, Any]:
+    """What every payload of a session begins with."""
+    return {"v": CONTRACT_VERSION, "session": info.session, "node": info.node}
 
 
 def encode(output: Output, info: SessionInfo) -> str:
@@ -34,7 +39,7 @@ def _score(score: Score, info: SessionInfo) -> dict[str, Any]:
         "rev": score.rev,
         "kind": score.kind,
         "model": info.model,
-        "trained": info.trained,
+        "trained": bool(info.trained_on),
         "scripted": info.scripted,
         "t_start_s": _seconds(score.t_start_ns),
         "t_end_s": _seconds(score.t_end_ns),

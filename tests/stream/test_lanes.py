@@ -44,6 +44,7 @@ class FakeFace:
     """A row for a bright picture, absence for a dark one."""
 
     closed = False
+    outline = None
 
     def push(self, t_ns: int, image: np.ndarray) -> FeatureRows:
         moment, found = np.array([t_ns], np.int64), int(image.any())

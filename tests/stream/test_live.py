@@ -155,7 +155,7 @@ def test_a_checkpoint_scores_the_demo(
 def test_a_checkpoint_that_was_fitted_on_nothing_is_untrained(checkpoint: Checkpoint) -> None:
     info = loaded(checkpoint(data=()))
     assert info.model.startswith("fitted@")
-    assert not info.trained
+    assert not info.trained_on
     assert info.notices == ("the model is untrained: its scores mean nothing yet",)
     assert (loaded(checkpoint()).trained, loaded(checkpoint()).notices) == (True, ())
 

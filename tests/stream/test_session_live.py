@@ -509,3 +509,57 @@ def test_stop_ends_within_three_seconds_whatever_hangs() -> None:
         release.set()
         paper.free.set()
     wait_for(lambda: workers() <= before)
+
+
+# --- what is asked for
+
+
+def test_a_pause_lets_go_of_the_devices_and_its_windows_hold_nothing() -> None:
+    async def scenario() -> Studio:
+        async with Studio().running() as studio:
+            await studio.go(2)
+            studio.session.pause()
+            studio.session.pause()
+            studio.stuck = set(PARTS)
+            await studio.go(3)
+            studio.session.resume()
+            await until(lambda: studio.camera.opened == studio.microphone.opened == 2)
+            studio.stuck.clear()
+            await studio.go(2)
+        return studio
+
+    studio = asyncio.run(scenario())
+    for lane in LANES:
+        seen = studio.statuses(lane)
+        assert set(seen[:6]) == set(seen[21:27]) == {("ok", None)}
+        assert set(seen[10:19]) == {("unavailable", "paused")}
+    told = [(event.kind, event.t_ns) for event in studio.screen.events("paused", "resumed")]
+    assert told == [("paused", 2 * SECOND), ("resumed", 5 * SECOND)]
+    assert studio.happened() == []
+
+
+def test_a_reset_begins_an_utterance_and_a_mark_is_told() -> None:
+    async def scenario() -> tuple[Studio, list[int]]:
+        restarts = []
+        async with Studio().running() as studio:
+            windows = studio.parts.windows
+            settle = windows.settle
+
+            def watched() -> Any:
+                settled = settle()
+                restarts.extend(window.seq for window in settled if window.restart)
+                return settled
+
+            windows.settle = watched  # type: ignore[method-assign]
+            await studio.go(2.1)
+            studio.session.reset()
+            studio.session.mark("the joke")
+            await studio.go(1.9)
+        return studio, restarts
+
+    studio, restarts = asyncio.run(scenario())
+    assert 9 in restarts
+    assert [(event.t_ns, event.kind, event.reason) for event in studio.screen.events("reset", "marked")] == [
+        (9 * HOP, "reset", "an utterance begins here by command"),
+        (2_100_000_000, "marked", "the joke"),
+    ]

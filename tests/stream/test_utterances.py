@@ -32,6 +32,13 @@ def test_a_long_one_is_cut_and_goes_on() -> None:
     assert restarts([False] * 25) == [0, 10, 20]
 
 
+@pytest.mark.parametrize("voiced", [True, False])
+def test_one_begins_where_somebody_asks_for_it_and_is_like_any_other(voiced: bool) -> None:
+    splitter = UtteranceSplitter(gap_windows=4, max_windows=10)
+    starts = [splitter.next(voiced, anew=k == 3) for k in range(15)]
+    assert [k for k, start in enumerate(starts) if start] == [0, 3, 13]
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=200), st.integers(1, 6), st.integers(5, 30))
 def test_no_run_is_longer_than_the_limit_and_every_run_begins_for_a_reason(voiced: list[bool], gap: int, most: int) -> None:
     starts = restarts(voiced, gap, most)

@@ -266,6 +266,19 @@ def test_what_is_said_to_be_lost_where_the_part_has_been_already_is_nothing(t_ns
     assert [(w.lanes["text"].known, w.lanes["text"].lost) for w in settled] == [(True, None)]
 
 
+def test_an_utterance_begins_anew_with_the_first_open_window_from_a_moment_on() -> None:
+    target = windows()
+    target.reach(HOP)
+    settled = feed(target, VoiceUpdate((chunk(0),), HOP), *end("text", "audio", "vision"))
+    assert [window.seq for window in settled] == [0]
+    assert target.start_anew(0) == 1  # window 0 is over
+    assert target.start_anew(2 * HOP + 1) == 3
+    target.reach(5 * HOP)
+    assert [window.seq for window in target.tail(5 * HOP, 9) if window.restart] == [1, 3]
+    assert [window.seq for window in feed(target, *end("voice")) if window.restart] == [1, 3]
+    assert not target._anew
+
+
 def test_a_watermark_never_goes_back() -> None:
     target = windows()
     for update in (

@@ -144,6 +144,8 @@ class Hearing(AudioLane):
 class Face:
     """Stands in for MediaPipe: sees a face in every picture, of which the first value is the time in seconds."""
 
+    outline = None
+
     def __init__(self, work: Work = nothing) -> None:
         self._work = work
         self.seen: list[int] = []
@@ -259,7 +261,7 @@ def engine(bucket: int = 1) -> Engine:
 
 
 def about(**unavailable: str) -> SessionInfo:
-    return SessionInfo("s", "n", "list", False, "m", False, "cpu", 2.0, unavailable)  # type: ignore[arg-type]
+    return SessionInfo("s", "n", "list", False, False, "m", (), "cpu", 2.0, unavailable)  # type: ignore[arg-type]
 
 
 def parts(

@@ -9,7 +9,7 @@ from stream.messages import Event, LaneScore, Latency, Output, Score, SessionInf
 from stream.sinks.payload import encode
 from tests.conftest import ROOT
 
-INFO = SessionInfo("cam0", "lab-1", "a.mp4", False, "mmlatch@abc", False, "cpu", 2.0)
+INFO = SessionInfo("cam0", "lab-1", "a.mp4", False, False, "mmlatch@abc", (), "cpu", 2.0)
 LATENCY = Latency(212_040_000, 40_000_000, 169_600_000, 2_440_000)
 UTTERANCE = Utterance(3, 1_250_000_000, 4_000_000_000, -0.51239, 0.25, -1.75, (Word("so", 0, 1), Word("what", 1, 2)))
 EVENT = Event(2_500_000_000, "dropped", "vision", "more came than could be dealt with", 7)
