@@ -31,15 +31,15 @@ class Request(BaseModel):
 
 
 class Commands:
-    """Does what is asked.
-
-    Attributes:
-        sessions: That can be asked, by name.
-    """
+    """Does what is asked."""
 
     def __init__(self) -> None:
         """Nothing can be asked of anybody yet."""
-        self.sessions: dict[str, Session] = {}
+        self._sessions: dict[str, Session] = {}
+
+    def add(self, session: Session) -> None:
+        """Let something be asked of a session."""
+        self._sessions[session.name] = session
 
     def obey(self, verb: str, payload: bytes) -> dict[str, Any]:
         """Do it, and say what was done, or what is wrong with it: `id`, `ok`, and `sessions` or `error`."""
@@ -59,11 +59,11 @@ class Commands:
     def _obey(self, verb: str, request: Request) -> list[str]:
         if verb not in VERBS:
             raise UsageError(f"no such command; there are {', '.join(VERBS)}")
-        if request.session is not None and request.session not in self.sessions:
-            raise UsageError(f"no such session; there are {', '.join(self.sessions) or 'none'}")
-        chosen = list(self.sessions) if request.session is None else [request.session]
+        if request.session is not None and request.session not in self._sessions:
+            raise UsageError(f"no such session; there are {', '.join(self._sessions) or 'none'}")
+        chosen = list(self._sessions) if request.session is None else [request.session]
         for name in chosen:
-            session = self.sessions[name]
+            session = self._sessions[name]
             if verb == "mark":
                 session.mark(request.label)
             else:

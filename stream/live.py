@@ -205,8 +205,9 @@ async def _sessions_run(
             )
             for sources, parts in wired
         ]
-        for session in sessions:
-            opened.attach(session)
+        for attach in opened.attach:
+            for session in sessions:
+                attach(session)
         _stop_on_signals(sessions)
         try:
             ended = await asyncio.gather(*(session.run() for session in sessions))

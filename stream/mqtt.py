@@ -64,7 +64,7 @@ class Link:
     """One client of a broker.
 
     Example:
-        async with Link(broker, "sentiment-local", Presence("sentiment/local/status")) as link:
+        async with Link(broker, "sentiment-local", "sentiment/local/status") as link:
             link.retain("sentiment/local/info", "{}")
             await link.publish("sentiment/local/live/score/final", "{}", qos=1)
 

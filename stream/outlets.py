@@ -7,7 +7,7 @@ import contextlib
 import importlib.util
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -17,9 +17,6 @@ from stream.messages import SessionInfo
 from stream.sinks.sink import Sink
 
 if TYPE_CHECKING:
-    from stream.broker import Broker
-    from stream.commands import Commands
-    from stream.dashboard.sink import Dashboard
     from stream.session import Session
     from stream.sinks.statistics import Statistics
 
@@ -35,21 +32,11 @@ class Outlets:
 
     Attributes:
         sinks: To be given to each session.
+        attach: Each to be called with each session: who tells of it, shows its pictures or asks it for something.
     """
 
     sinks: list[Sink] = field(default_factory=list)
-    _statistics: "Statistics | None" = None
-    _commands: "Commands | None" = None
-    _dashboard: "Dashboard | None" = None
-
-    def attach(self, session: "Session") -> None:
-        """Let the sinks that tell of a session know it, and those that take commands ask it."""
-        if self._statistics:
-            self._statistics.watch(session.name, session.edges)
-        if self._commands:
-            self._commands.sessions[session.name] = session
-        if self._dashboard:
-            self._dashboard.views[session.name] = session.view
+    attach: "list[Callable[[Session], None]]" = field(default_factory=list)
 
 
 def check(screen: Screen, config: Config) -> None:
@@ -62,7 +49,7 @@ def check(screen: Screen, config: Config) -> None:
     if screen == "none" and not (address or config.dashboard.address):
         raise UsageError("--format none: nobody would see anything; add --mqtt BROKER or --dashboard")
     if config.dashboard.address:
-        _need("--dashboard", "dashboard", "starlette", "uvicorn", "plotly")
+        _need("--dashboard", "dashboard", "starlette", "uvicorn", "websockets", "plotly")
         from stream.dashboard.access import address as page_address
 
         page_address(config.dashboard)
@@ -90,38 +77,13 @@ async def outlets(screen: Screen, config: Config, sessions: Sequence[SessionInfo
         if config.mqtt.broker or config.dashboard.address:
             from stream.sinks.statistics import Statistics
 
-            opened._statistics = Statistics()
-            opened.sinks.append(opened._statistics)
-        if config.dashboard.address:
-            from stream.dashboard.access import address
-            from stream.dashboard.sink import Dashboard
-
-            assert opened._statistics
-            page = Dashboard(address(config.dashboard), opened._statistics, pictures=config.dashboard.picture)
-            await closing.enter_async_context(page)
-            log.warning("the page is at %s", page.address.url)
-            opened._dashboard = page
-            opened.sinks.append(page)
-        if config.mqtt.broker:
-            from stream.commands import Commands
-            from stream.node import about
-            from stream.sinks.mqtt import Mqtt
-
-            assert opened._statistics
-            target = await _broker(config, closing)
-            opened._commands = Commands() if config.mqtt.commands else None
-            sink = Mqtt(
-                target,
-                config.mqtt,
-                config.node,
-                about=about(config, sessions),
-                statistics=opened._statistics,
-                obey=opened._commands.obey if opened._commands else None,
-            )
-            await closing.enter_async_context(sink)
-            if config.mqtt.required and (failure := await sink.link.first_failure()):
-                raise UsageError(failure)
-            opened.sinks.append(sink)
+            statistics = Statistics()
+            opened.sinks.append(statistics)
+            opened.attach.append(statistics.watch)
+            if config.dashboard.address:
+                await _open_page(config, opened, statistics, closing)
+            if config.mqtt.broker:
+                await _open_mqtt(config, opened, statistics, closing, sessions)
         yield opened
 
 
@@ -147,13 +109,49 @@ def _screen(screen: Screen) -> Sink | None:
             return None
 
 
-async def _broker(config: Config, closing: contextlib.AsyncExitStack) -> "Broker":
+async def _open_page(config: Config, opened: Outlets, statistics: "Statistics", closing: contextlib.AsyncExitStack) -> None:
+    from stream.dashboard.access import address
+    from stream.dashboard.sink import Dashboard
+
+    page = Dashboard(address(config.dashboard), statistics, pictures=config.dashboard.picture)
+    await closing.enter_async_context(page)
+    log.warning("the page is at %s", page.address.url)
+    opened.sinks.append(page)
+    opened.attach.append(page.show)
+
+
+async def _open_mqtt(
+    config: Config,
+    opened: Outlets,
+    statistics: "Statistics",
+    closing: contextlib.AsyncExitStack,
+    sessions: Sequence[SessionInfo],
+) -> None:
     from stream.broker import broker
+    from stream.commands import Commands
+    from stream.node import about
+    from stream.sinks.mqtt import Mqtt
 
-    address = config.mqtt.broker
-    assert address
-    if address != EMBEDDED:
-        return broker(config.mqtt, address)
-    from stream.embedded import embedded_broker
+    given = config.mqtt.broker
+    assert given
+    if given == EMBEDDED:
+        from stream.embedded import embedded_broker
 
-    return await closing.enter_async_context(embedded_broker())
+        target = await closing.enter_async_context(embedded_broker())
+    else:
+        target = broker(config.mqtt, given)
+    commands = Commands() if config.mqtt.commands else None
+    sink = Mqtt(
+        target,
+        config.mqtt,
+        config.node,
+        about=about(config, sessions),
+        statistics=statistics,
+        obey=commands.obey if commands else None,
+    )
+    await closing.enter_async_context(sink)
+    if config.mqtt.required and (failure := await sink.link.first_failure()):
+        raise UsageError(failure)
+    opened.sinks.append(sink)
+    if commands:
+        opened.attach.append(commands.add)

@@ -15,6 +15,7 @@ from stream.dashboard.access import Address
 from stream.dashboard.history import History
 from stream.dashboard.server import Pages, application, served
 from stream.messages import Output, SessionInfo
+from stream.session import Session
 from stream.sinks.statistics import Statistics
 
 _WIDEST = 480  # pixels of a picture on the page
@@ -33,7 +34,6 @@ class Dashboard:
 
     Attributes:
         address: Where.
-        views: By session, where its pictures come from; empty if none are shown.
     """
 
     name = "dashboard"
@@ -47,7 +47,7 @@ class Dashboard:
             pictures: Whether the camera's picture is shown.
         """
         self.address = address
-        self.views: dict[str, View] = {}
+        self._views: dict[str, View] = {}
         self._histories: dict[str, History] = {}
         self._pages = Pages()
         self._statistics, self._pictures = statistics, pictures
@@ -72,6 +72,10 @@ class Dashboard:
         self._pages.close()
         await self._serving.aclose()
 
+    def show(self, session: Session) -> None:
+        """Let the pictures of a session be seen, if pictures are shown."""
+        self._views[session.name] = session.view
+
     async def run(self, info: SessionInfo, outputs: Channel[Output]) -> None:
         """Tell the pages until there are no more outputs; none of them is waited for."""
         history = self._histories[info.session] = History(info)
@@ -85,7 +89,7 @@ class Dashboard:
 
     def _picture(self, session: str) -> bytes | None:
         """JPEG; from any thread."""
-        view = self.views.get(session)
+        view = self._views.get(session)
         found = view() if view else None
         if not found:
             return None

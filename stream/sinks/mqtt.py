@@ -109,6 +109,8 @@ class Mqtt:
         publishing = asyncio.create_task(self._publish(info, waiting))
         try:
             async for output in outputs:
+                if publishing.done():
+                    publishing.result()  # which raises
                 if state.take(output):
                     self._tell_state(info, state)
                 if isinstance(output, Score) and time.monotonic() - latest_s >= _LATEST_S:
@@ -123,7 +125,8 @@ class Mqtt:
         finally:
             if not publishing.done():
                 publishing.cancel()
-                log.warning("%d outputs of %s were not published: there was no broker", len(waiting) + 1, info.session)
+                why = "not in time" if self.link.connected else "there was no broker"
+                log.warning("%d outputs of %s were not published: %s", len(waiting) + 1, info.session, why)
             self._dropped += self._waiting.pop(info.session).dropped
             state.end()
             self._tell_state(info, state)

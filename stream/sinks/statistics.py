@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,20 @@ _SHARES = (50, 95, 99)
 
 Edges = Mapping[str, "Channel[Any]"]
 """A session's channels, by the name of what they lead to."""
+
+
+class Watched(Protocol):
+    """A session, as far as it is told of."""
+
+    @property
+    def name(self) -> str:
+        """Its own."""
+        ...
+
+    @property
+    def edges(self) -> Edges:
+        """Its channels."""
+        ...
 
 
 @dataclass
@@ -90,9 +104,9 @@ class Statistics:
         self._edges: dict[str, Edges] = {}
         self._parts: dict[str, Callable[[], dict[str, Any]]] = {}
 
-    def watch(self, session: str, edges: Edges) -> None:
+    def watch(self, session: Watched) -> None:
         """Tell of a session's channels too."""
-        self._edges[session] = edges
+        self._edges[session.name] = session.edges
 
     def add(self, part: str, figures: Callable[[], dict[str, Any]]) -> None:
         """Tell what a part of the node, as the connection to a broker, says of itself."""

@@ -11,6 +11,8 @@ from stream.errors import UsageError
 
 
 class Session:
+    name = ""
+
     def __init__(self, file: bool = False) -> None:
         self.done: list[str] = []
         self._file = file
@@ -32,7 +34,9 @@ class Session:
 
 def commands(**sessions: Session) -> Commands:
     made = Commands()
-    made.sessions.update(sessions)  # type: ignore[arg-type]
+    for name, session in sessions.items():
+        session.name = name
+        made.add(session)  # type: ignore[arg-type]
     return made
 
 

@@ -84,7 +84,7 @@ async def watched() -> AsyncIterator[Shown]:
     async with shown(pictures=True) as page:
         outline = np.array([[0.4, 0.3], [0.6, 0.3], [0.5, 0.7]], np.float32)
         picture = np.tile(np.linspace(30, 200, 640, dtype=np.uint8)[None, :, None], (480, 1, 3))
-        page.sink.views["cam0"] = lambda: (picture, outline)
+        page.sink._views["cam0"] = lambda: (picture, outline)
         for seq in range(240):
             words = {80: ("what", "a", "day"), 200: ("awful",)}.get(seq, ())
             final = window(seq, 1.5 if seq < 160 else -1.5, "final", *words)

@@ -149,7 +149,7 @@ def test_pictures_are_shown_only_if_that_is_allowed() -> None:
     async def scenario(pictures: bool) -> tuple[int, bytes]:
         async with shown(pictures=pictures) as page:
             outline = np.array([[0.25, 0.25], [0.75, 0.25], [0.5, 0.75]], np.float32)
-            page.sink.views["cam0"] = lambda: (np.full((480, 640, 3), 90, np.uint8), outline)
+            page.sink._views["cam0"] = lambda: (np.full((480, 640, 3), 90, np.uint8), outline)
             if not pictures:
                 return (await page.get("/sessions/cam0/picture"))[:2]
             reader, writer = await asyncio.open_connection("127.0.0.1", page.port)

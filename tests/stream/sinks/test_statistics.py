@@ -1,6 +1,7 @@
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 
@@ -19,7 +20,7 @@ def test_percentiles_of_nothing_are_unknown() -> None:
 def test_what_has_been_counted() -> None:
     async def scenario() -> None:
         statistics, outputs, edge = Statistics(), Channel[Output](100), Channel[int](1, oldest)
-        statistics.watch("cam0", {"vision": edge})
+        statistics.watch(SimpleNamespace(name="cam0", edges={"vision": edge}))  # type: ignore[arg-type]
         statistics.add("mqtt", lambda: {"connected": True})
         edge.offer(1)
         edge.offer(2)
