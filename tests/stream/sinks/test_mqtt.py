@@ -18,6 +18,7 @@ from stream.config import MqttConfig
 from stream.messages import Event, Output, Score, SessionInfo
 from stream.mqtt import Backoff
 from stream.sinks.mqtt import Mqtt
+from stream.sinks.payload import payload
 from stream.sinks.sink import WAITING, provisional_first
 from stream.sinks.statistics import Statistics
 from tests.stream.brokers import Mosquitto, Received, mosquitto, subscriber  # noqa: F401
@@ -141,6 +142,14 @@ def test_every_schema_is_one_and_refuses_what_is_not() -> None:
         jsonschema.Draft202012Validator.check_schema(schema)
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({"v": 2}, schema)
+
+
+def test_consumers_may_be_told_more_one_day() -> None:
+    found = payload(window(0), INFO)
+    jsonschema.validate(found | {"something_new": [1]}, SCHEMAS["score"])
+    for wrong in ({"sentiment": 3.5}, {"kind": "guess"}, {"seq": -1}, {"class7": 0.5}, {"session": "a/b"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(found | wrong, SCHEMAS["score"])
 
 
 def test_words_are_published_only_if_that_is_asked_for(mosquitto: Mosquitto) -> None:  # noqa: F811
