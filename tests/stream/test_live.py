@@ -157,12 +157,12 @@ def test_a_checkpoint_that_was_fitted_on_nothing_is_untrained(checkpoint: Checkp
     assert info.model.startswith("fitted@")
     assert not info.trained_on
     assert info.notices == ("the model is untrained: its scores mean nothing yet",)
-    assert (loaded(checkpoint()).trained, loaded(checkpoint()).notices) == (True, ())
+    assert (bool(loaded(checkpoint()).trained_on), loaded(checkpoint()).notices) == (True, ())
 
 
 def test_a_checkpoint_serves_utterances_that_are_no_longer_than_it_looks_back(checkpoint: Checkpoint) -> None:
     folder = checkpoint(max_steps=80, hop_ms=200)
-    assert loaded(folder, hop_ms=200, max_utterance_s=16.0).trained
+    assert loaded(folder, hop_ms=200, max_utterance_s=16.0).trained_on
     with pytest.raises(UsageError, match=r"over 80 windows.*max_utterance_s asks for 81; set it to 16 or less"):
         loaded(folder, hop_ms=200, max_utterance_s=16.2)
 

@@ -68,7 +68,7 @@ def test_the_finals_on_the_broker_are_those_on_the_standard_output(mosquitto: Mo
 
 
 def test_the_embedded_broker_serves_whoever_asks_on_this_machine() -> None:
-    process = start(*DEMO, "--speed", "2", "--mqtt", "embedded")
+    process = start(*DEMO, "--speed", "4", "--mqtt", "embedded")
     assert process.stderr
     address = ""
     for line in process.stderr:
@@ -78,9 +78,9 @@ def test_the_embedded_broker_serves_whoever_asks_on_this_machine() -> None:
     host, port = address.split(":")
     assert host == "127.0.0.1"
     with subscriber(int(port)) as heard:
-        heard.wait("/score/final", 20, within_s=60)
-        assert {each.json["seq"] for each in heard.heard("/score/final")}
-    process.communicate(timeout=120)
+        heard.wait("/score/final", 5, within_s=60)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
     assert process.returncode == 0
 
 
