@@ -77,6 +77,20 @@ def need(path: Path) -> Path:
     return path
 
 
+def show_figures(figures: Sequence[Figure], baseline: str = "baseline") -> None:
+    """Print figures as a table, beside what they are compared with."""
+    rows = [
+        [
+            each.name,
+            f"{each.value:.4g} {each.unit}",
+            "" if each.baseline is None else f"{each.baseline:.4g}",
+            "" if each.ratio is None else f"{each.ratio:.3g}",
+        ]
+        for each in figures
+    ]
+    show(["figure", "value", baseline, "ratio"], rows)
+
+
 def show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table in Markdown, as docs/benchmarks.md holds it."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]

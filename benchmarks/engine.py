@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.common import Figure, parser, show, write
+from benchmarks.common import Figure, parser, show_figures, write
 from models.layers import Attention, CausalLSTM
 from models.mmlatch import FLAGS, CausalMMLatch, CausalMMLatchConfig, MMLatch, MMLatchConfig
 from stream.bucket import Steps
@@ -272,18 +272,7 @@ def main() -> None:
     if torch.cuda.is_available():
         print(torch.cuda.get_device_name())
         figures += gpu()
-    show(
-        ["figure", "value", "baseline", "ratio"],
-        [
-            [
-                each.name,
-                f"{each.value:.4g} {each.unit}",
-                "" if each.baseline is None else f"{each.baseline:.4g}",
-                "" if each.ratio is None else f"{each.ratio:.3g}",
-            ]
-            for each in figures
-        ],
-    )
+    show_figures(figures)
     if arguments.plot:
         plot(arguments.plot, by_context, whole)
     write(arguments.json, figures)

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.common import Figure, corpus_parser, need, show, write
+from benchmarks.common import Figure, corpus_parser, need, show_figures, write
 from extractors.sound import SAMPLE_NS
 from stream.batcher import Batcher
 from stream.channel import Channel
@@ -238,18 +238,7 @@ def main() -> None:
     baseline = asyncio.run(measure(clip, arguments.baseline_minutes * 60, "none"))
     run = asyncio.run(measure(clip, arguments.minutes * 60, "sphinx"))
     found = figures(run, baseline)
-    show(
-        ["figure", "value", "without words", "ratio"],
-        [
-            [
-                each.name,
-                f"{each.value:.4g} {each.unit}",
-                "" if each.baseline is None else f"{each.baseline:.4g}",
-                "" if each.ratio is None else f"{each.ratio:.3g}",
-            ]
-            for each in found
-        ],
-    )
+    show_figures(found, "without words")
     print(f"events: {run.probe.events}")
     write(arguments.json, found)
 

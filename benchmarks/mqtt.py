@@ -30,7 +30,7 @@ import numpy as np
 import paho.mqtt.client as paho
 import torch
 
-from benchmarks.common import Figure, corpus_parser, need, show, write
+from benchmarks.common import Figure, corpus_parser, need, show_figures, write
 from benchmarks.live import LoopedClip, Probe
 from stream.batcher import Batcher
 from stream.broker import Broker
@@ -225,18 +225,7 @@ def main() -> None:
         Figure.against(finals, "final scores that arrived in the end; baseline: given", len(heard), "scores"),
         Figure("in order, of them", sum(in_order(heard).values()), "scores"),
     ]
-    show(
-        ["figure", "value", "baseline", "ratio"],
-        [
-            [
-                each.name,
-                f"{each.value:.4g} {each.unit}",
-                "" if each.baseline is None else f"{each.baseline:.4g}",
-                "" if each.ratio is None else f"{each.ratio:.3g}",
-            ]
-            for each in found
-        ],
-    )
+    show_figures(found)
     write(arguments.json, found)
 
 
