@@ -4,6 +4,8 @@ Blocks of one shape run side by side as one, which is what makes a step cheap: a
 ones. M is their number, the first axis of a tensor; B the batch; T the steps of a call.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ _OUTERMOST, _QUANTILES = 3.0, 33  # normal quantiles: how far out, in standard d
 HIDDEN = -1e30  # added to the score of what must not be seen: its weight is then exactly 0
 
 
-class Spread(nn.Module):
+class Spread(nn.Module, ABC):
     """Columns spread as of the training data: the figures are no weights, but are measured once and saved with the model.
 
     Attributes:
@@ -23,17 +25,17 @@ class Spread(nn.Module):
 
     noise = 0.0
 
+    @abstractmethod
     def measure(self, rows: Tensor, *, least: float = 1e-4) -> None:
         """Take the figures from rows (N, size), none of which is nothing; columns that vary by less than `least` become 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spread(self, x: Tensor) -> Tensor:
         """Rows (…, size) to the same shape, mean 0 and standard deviation 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def counted(self) -> Tensor:
         """Which columns vary, (size), bool."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows (…, size) to the same shape; a row of zeros, which is nothing, stays so."""

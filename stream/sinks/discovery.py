@@ -10,7 +10,7 @@ from stream import __version__
 from stream.config import MqttConfig
 from stream.messages import SessionInfo
 
-_EXPIRES_S = 10  # a score so old is no longer shown, though the connection be there
+EXPIRES_S = 10  # a score so old says nothing of the present, though the connection be there
 _RUNNING = "{{ 'online' if value_json.state in ['running', 'degraded'] else 'offline' }}"
 
 
@@ -30,7 +30,7 @@ def discovery(info: SessionInfo, config: MqttConfig) -> tuple[str, dict[str, Any
             "state_topic": latest,
             "value_template": "{{ value_json.sentiment_smooth }}",
             "json_attributes_topic": latest,
-            "expire_after": _EXPIRES_S,
+            "expire_after": EXPIRES_S,
         },
         "polarity": {
             "platform": "sensor",
@@ -40,7 +40,7 @@ def discovery(info: SessionInfo, config: MqttConfig) -> tuple[str, dict[str, Any
             "options": ["positive", "neutral", "negative"],
             "state_topic": latest,
             "value_template": "{{ value_json.polarity }}",
-            "expire_after": _EXPIRES_S,
+            "expire_after": EXPIRES_S,
         },
         "face": {
             "platform": "binary_sensor",
@@ -49,7 +49,7 @@ def discovery(info: SessionInfo, config: MqttConfig) -> tuple[str, dict[str, Any
             "device_class": "occupancy",
             "state_topic": latest,
             "value_template": "{{ 'ON' if value_json.modalities.vision.status == 'ok' else 'OFF' }}",
-            "expire_after": _EXPIRES_S,
+            "expire_after": EXPIRES_S,
         },
         "state": {
             "platform": "sensor",

@@ -16,7 +16,7 @@ from stream.channel import Channel
 from stream.config import MqttConfig
 from stream.messages import Event, Output, Score, SessionInfo, Utterance
 from stream.mqtt import Incoming, Link
-from stream.sinks.discovery import discovery
+from stream.sinks.discovery import EXPIRES_S, discovery
 from stream.sinks.payload import about_session, encode, payload
 from stream.sinks.sink import WAITING, provisional_first
 from stream.sinks.state import SessionState
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.01  # between two looks at whether a broker that is there has come on
 _LATEST_S = 1.0  # between two of the retained newest scores
-_EXPIRES_S = 10.0  # after that the newest score says nothing of the present
 
 
 class Mqtt:
@@ -115,7 +114,7 @@ class Mqtt:
                     self._tell_state(info, state)
                 if isinstance(output, Score) and time.monotonic() - latest_s >= _LATEST_S:
                     latest_s = time.monotonic()
-                    self.link.retain(f"{base}/latest", _json({**payload(output, info), "expires_s": _EXPIRES_S}))
+                    self.link.retain(f"{base}/latest", _json({**payload(output, info), "expires_s": EXPIRES_S}))
                 while self.link.connected and len(waiting) >= WAITING:
                     await asyncio.sleep(_LOOK_S)
                 waiting.offer(output)

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,8 +81,8 @@ class Received(NamedTuple):
 class Subscriber:
     """Listens to everything on a broker, and connects again at once when that goes away."""
 
-    def __init__(self, port: int, version: str = "3.1.1", topic: str = "#", **options: str) -> None:
-        command = [sys.executable, "-m", "tests.stream.subscriber", str(port), version, topic, json.dumps(options)]
+    def __init__(self, port: int, version: str = "3.1.1", topic: str = "#") -> None:
+        command = [sys.executable, "-m", "tests.stream.subscriber", str(port), version, topic]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout
         assert self._process.stdout.readline().strip() == "subscribed"
@@ -118,18 +117,9 @@ class Subscriber:
 
 
 @contextlib.contextmanager
-def subscriber(port: int, version: str = "3.1.1", topic: str = "#", **options: str) -> Iterator[Subscriber]:
-    found = Subscriber(port, version, topic, **options)
+def subscriber(port: int, version: str = "3.1.1", topic: str = "#") -> Iterator[Subscriber]:
+    found = Subscriber(port, version, topic)
     try:
         yield found
     finally:
         found.close()
-
-
-def settled(count: Any, quiet_s: float = 0.5) -> None:
-    """Wait until a count has stood still for a while."""
-    last, since_s = count(), time.monotonic()
-    while time.monotonic() - since_s < quiet_s:
-        time.sleep(0.02)
-        if (now := count()) != last:
-            last, since_s = now, time.monotonic()

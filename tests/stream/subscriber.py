@@ -1,4 +1,4 @@
-"""Prints what comes on a broker, a JSON object a line: python -m tests.stream.subscriber PORT VERSION TOPIC OPTIONS."""
+"""Prints what comes on a broker, a JSON object a line: python -m tests.stream.subscriber PORT VERSION TOPIC."""
 
 import json
 import sys
@@ -9,15 +9,10 @@ import paho.mqtt.client as paho
 
 
 def main() -> None:
-    port, version, topic, given = sys.argv[1:]
-    options = json.loads(given)
+    port, version, topic = sys.argv[1:]
     client = paho.Client(
         paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5 if version == "5" else paho.MQTTv311, reconnect_on_failure=True
     )
-    if "username" in options:
-        client.username_pw_set(options["username"], options.get("password"))
-    if "ca" in options:
-        client.tls_set(options["ca"])
     client.reconnect_delay_set(0.02, 0.02)  # type: ignore[arg-type]
 
     def say(**what: Any) -> None:

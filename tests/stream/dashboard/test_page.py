@@ -5,7 +5,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,16 @@ async def watched() -> AsyncIterator[Shown]:
         yield page
 
 
+def visit(look: Callable[[int], None]) -> None:
+    """Let the browser look at the page at a port."""
+
+    async def scenario() -> None:
+        async with watched() as page:
+            await asyncio.to_thread(look, page.port)
+
+    asyncio.run(scenario())
+
+
 def test_the_page_shows_a_session_as_it_goes(browser: Any) -> None:
     async def scenario() -> None:
         async with watched() as page:
@@ -142,10 +152,6 @@ def test_the_page_shows_a_session_as_it_goes(browser: Any) -> None:
 
 
 def test_it_fits_a_phone_in_the_dark_and_needs_no_mouse(browser: Any) -> None:
-    async def scenario() -> None:
-        async with watched() as page:
-            await asyncio.to_thread(look, page.port)
-
     def look(port: int) -> None:
         size(browser, *NARROW)
         scheme(browser, "dark")
@@ -166,14 +172,10 @@ def test_it_fits_a_phone_in_the_dark_and_needs_no_mouse(browser: Any) -> None:
         for foreground, background in (("#number", "section"), ("#connection", "body"), ("th", "section"), ("a", "section")):
             assert contrast(browser, foreground, background) >= 4.5, foreground
 
-    asyncio.run(scenario())
+    visit(look)
 
 
 def test_nothing_comes_from_elsewhere_and_nothing_goes_wrong(browser: Any) -> None:
-    async def scenario() -> None:
-        async with watched() as page:
-            await asyncio.to_thread(look, page.port)
-
     def look(port: int) -> None:
         browser.get_log("browser")
         browser.get(f"http://127.0.0.1:{port}/")
@@ -184,7 +186,7 @@ def test_nothing_comes_from_elsewhere_and_nothing_goes_wrong(browser: Any) -> No
         wrong = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
         assert wrong == []
 
-    asyncio.run(scenario())
+    visit(look)
 
 
 def test_a_server_that_goes_away_is_said_and_found_again(browser: Any) -> None:
