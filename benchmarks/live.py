@@ -30,6 +30,7 @@ from stream.batcher import Batcher
 from stream.channel import Channel
 from stream.clock import Clock, PacedClock
 from stream.config import AsrConfig, Config
+from stream.memory import give_back_what_is_free
 from stream.messages import AudioBlock, Event, Output, Packet, Score, SessionInfo, VideoFrame
 from stream.parts import Input, load
 from stream.session import Session
@@ -235,6 +236,7 @@ def main() -> None:
     arguments: argparse.Namespace = options.parse_args()
     clip = need(arguments.data / "clips" / arguments.clip)
     logging.getLogger("stream").setLevel(logging.WARNING)
+    give_back_what_is_free()  # as the command does
     baseline = asyncio.run(measure(clip, arguments.baseline_minutes * 60, "none"))
     run = asyncio.run(measure(clip, arguments.minutes * 60, "sphinx"))
     found = figures(run, baseline)

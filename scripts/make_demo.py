@@ -11,7 +11,7 @@ import math
 import sys
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,9 @@ from extractors.asr.recogniser import Word
 from extractors.contract import FeatureRows
 from extractors.face import BLENDSHAPES, CONTRACT
 from extractors.sound import SAMPLE_NS, SAMPLE_RATE
-from stream.mcap import RecordingWriter
+from stream.mcap import About, RecordingWriter
 from stream.messages import AudioBlock, Packet, Transcript, VisionRows
+from stream.records import AUDIO, FACES, WORDS, Kind, Record
 
 OUTPUT = Path(__file__).parent.parent / "stream" / "demo.mcap"
 
@@ -40,6 +41,7 @@ SCRIPT = (
     Line("Tomorrow I will read it again.", 0.0, 2.2),
     Line("All in all, it was the best present of the year!", 1.0, 1.0),
 )
+KINDS: dict[type, Kind[Any]] = {AudioBlock: AUDIO, VisionRows: FACES, Transcript: WORDS}
 START_S = 0.5
 AWAY_AFTER = 2  # nobody is in view for a while in the silence after this line
 FRAME_NS = 40_000_000  # 25 pictures a second
@@ -178,9 +180,12 @@ def main() -> None:
     for t in range(250_000_000, length_ns + 250_000_000, 250_000_000):
         packets.append(Transcript(t, tuple(word for word in words if t - 250_000_000 < word.end_ns <= t)))
 
-    with RecordingWriter(OUTPUT, name="scripted demo", scripted=True) as recording:
-        for packet in sorted(packets, key=lambda packet: packet.t_ns):
-            recording.write(packet)
+    OUTPUT.unlink(missing_ok=True)
+    packets.sort(key=lambda packet: packet.t_ns)
+    about = About(name="scripted demo", scripted=True, packets=("audio", "vision_rows", "words"))
+    with RecordingWriter(OUTPUT, about) as recording:
+        for number, packet in enumerate(packets):
+            recording.write(Record(number, packet.t_ns, KINDS[type(packet)], packet))
     print(f"{OUTPUT.name}: {length_ns / 1e9:.1f} s, {len(words)} words, {OUTPUT.stat().st_size / 1000:.0f} kB")
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from stream.messages import Score
-from stream.scorer import Job, score
+from stream.messages import Score, Window
+from stream.scorer import Job, Scorer, score
 from stream.worker import Worker
 
 
@@ -27,6 +27,10 @@ class Batcher:
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         return await done
+
+    async def prepare(self, scorer: Scorer, tail: list[Window]) -> None:
+        """Let a session's next scores find their words looked up."""
+        await self._worker.call(scorer.prepare, tail)
 
     async def close(self) -> bool:
         """End the thread; whether it did within a second."""

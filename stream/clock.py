@@ -39,11 +39,12 @@ class PacedClock:
 
     paced = True
 
-    def __init__(self, speed: float = 1.0) -> None:
-        """Start at 0 now."""
+    def __init__(self, speed: float = 1.0, begin_ns: int = 0) -> None:
+        """Let it be `begin_ns` now."""
         self._speed = speed
-        self._start_ns = time.monotonic_ns()
-        self._start_unix_ns = time.time_ns()
+        passed_ns = round(begin_ns / speed)
+        self._start_ns = time.monotonic_ns() - passed_ns
+        self._start_unix_ns = time.time_ns() - passed_ns
 
     def now_ns(self) -> int:
         """The present."""

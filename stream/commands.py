@@ -1,4 +1,4 @@
-"""What may be asked of running sessions from outside: `reset`, `pause`, `resume`, `mark`."""
+"""What may be asked of running sessions from outside: `reset`, `pause`, `resume`, `mark`, `record/start`, `record/stop`."""
 
 import logging
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from stream.session import Session
 
 log = logging.getLogger(__name__)
 
-VERBS = ("reset", "pause", "resume", "mark")
+VERBS = ("reset", "pause", "resume", "mark", "record/start", "record/stop")
 Name = Annotated[str, Field(max_length=64)]
 
 
@@ -64,10 +64,13 @@ class Commands:
         chosen = list(self._sessions) if request.session is None else [request.session]
         for name in chosen:
             session = self._sessions[name]
-            if verb == "mark":
-                session.mark(request.label)
-            else:
-                {"reset": session.reset, "pause": session.pause, "resume": session.resume}[verb]()
+            match verb:
+                case "mark":
+                    session.mark(request.label)
+                case "record/start" | "record/stop":
+                    session.record(on=verb == "record/start")
+                case _:
+                    {"reset": session.reset, "pause": session.pause, "resume": session.resume}[verb]()
         return chosen
 
     def _refuse(self, verb: str, request: Request, why: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The typed configuration. What each key means, and its default, stands in configs/default.yaml too, where users look."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -116,6 +117,18 @@ class DashboardConfig(Section):
     picture: bool = False
 
 
+class RecordConfig(Section):
+    """What is recorded, and where; whether at all is said on the command line or by `file`."""
+
+    file: Path | None = None
+    level: Literal["scores", "features", "media"] = "features"
+    words: bool = False
+    standby: bool = False
+    part_minutes: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    part_mb: Annotated[float, Field(ge=1)] | None = None
+    keep_parts: Annotated[int, Field(ge=1)] | None = None
+
+
 class Config(Section):
     """Everything that a session can be told."""
 
@@ -128,6 +141,7 @@ class Config(Section):
     score: ScoreConfig = ScoreConfig()
     mqtt: MqttConfig = MqttConfig()
     dashboard: DashboardConfig = DashboardConfig()
+    record: RecordConfig = RecordConfig()
 
     @property
     def tail_windows(self) -> int:
@@ -135,12 +149,19 @@ class Config(Section):
         return max(self.windows.max_windows, -(-max(self.lateness.lanes_ns.values()) // self.windows.hop_ns) + 8)
 
 
-def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
+def load(path: Path | None = None, overrides: tuple[str, ...] = (), base: Mapping[str, Any] | None = None) -> Config:
     """Read the configuration of a session; see `parse`."""
-    return parse(Config, path, overrides, example="configs/default.yaml")
+    return parse(Config, path, overrides, example="configs/default.yaml", base=base)
 
 
-def parse(kind: type[S], path: Path | None, overrides: tuple[str, ...], *, example: str) -> S:
+def parse(
+    kind: type[S],
+    path: Path | None,
+    overrides: tuple[str, ...],
+    *,
+    example: str,
+    base: Mapping[str, Any] | None = None,
+) -> S:
     """Read a configuration.
 
     Args:
@@ -148,11 +169,16 @@ def parse(kind: type[S], path: Path | None, overrides: tuple[str, ...], *, examp
         path: A YAML file; None for the defaults.
         overrides: `key=value` with dots in the key, as in `asr.engine=sphinx`; values are read as YAML. The last one wins.
         example: A file with every key, for error messages.
+        base: Values that the file's go before, section by section.
 
     Raises:
         UsageError: The file cannot be read, a key is unknown or a value is wrong; all such errors in one line.
     """
     values: dict[str, Any] = _read(path, example) if path else {}
+    for key, section in (base or {}).items():
+        given = values.setdefault(key, section)
+        if isinstance(section, Mapping) and isinstance(given, Mapping):
+            values[key] = {**section, **given}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:

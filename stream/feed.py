@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Literal
 
 from stream.backoff import Backoff
 from stream.clock import Clock
-from stream.messages import Event, Gap, Packet, VideoFrame
+from stream.messages import Event, Gap, Packet, Replayed, VideoFrame
 from stream.sources.source import Source
 from stream.worker import Worker
 
@@ -24,6 +24,7 @@ PAUSED = "paused"  # why nothing comes where somebody asked for a pause
 STALLED_NS = 2_000_000_000  # a live source that has brought nothing for so long counts as lost
 _WATCH_S = 0.125  # how often it is looked at
 _MARGIN_NS = 250_000_000  # gaps end so long before the present, as a packet may be on its way
+_SOME = 128  # entries of a recording that are read at a time
 _STEADY_NS = 30_000_000_000  # a source that ran so long is well again
 
 
@@ -56,11 +57,23 @@ class FileFeed:
         worker = Worker("source")
         try:
             packets = self._source.packets(self._clock)
-            while (packet := await worker.call(next, packets, None)) is not None:
-                await self._clock.sleep_until(packet.t_ns)
-                await self._put(packet)
+            while some := await worker.call(_some, packets):
+                for packet in some:
+                    if self._clock.paced:
+                        await self._clock.sleep_until(packet.t_ns)
+                    await self._put(packet)
         finally:
             await worker.close()
+
+
+def _some(packets: Iterator[Packet]) -> list[Packet]:
+    """The next packet, or of what is small the next few; none at the end."""
+    some: list[Packet] = []
+    while len(some) < _SOME and (packet := next(packets, None)) is not None:
+        some.append(packet)
+        if not isinstance(packet, Replayed):
+            break
+    return some
 
 
 class LiveFeed:

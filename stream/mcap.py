@@ -1,182 +1,249 @@
-"""Recordings on disk: packets in MCAP, each topic with a JSON schema, so that other tools open the file too.
+"""Recordings on disk: records in MCAP (https://mcap.dev/spec), so that other tools open the file too.
 
-Sound uses Foxglove's published RawAudio schema; face rows and words have schemas of this project. MCAP's log time is the
-arrival, its publish time the event. Sources: https://mcap.dev/spec, https://docs.foxglove.dev/docs/sdk/schemas/raw-audio
+The order in the file is the order in which things came. MCAP's log time is that of arrival, its publish time that of the event,
+both in session time; its sequence counts the records of a session, over all parts of a recording. What is said of the whole
+stands in a metadata record at the beginning.
 """
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-import numpy as np
-from mcap.reader import make_reader
+from mcap.exceptions import EndOfFile
+from mcap.records import Channel, Header, McapRecord, Message, Metadata
+from mcap.stream_reader import StreamReader
 from mcap.writer import Writer
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from extractors.asr.recogniser import Word
-from extractors.contract import FeatureRows
-from extractors.face import CONTRACT as FACE
-from extractors.sound import SAMPLE_RATE
+from extractors.text import CONTRACT as TEXT
+from stream.config import Config
 from stream.errors import SourceError
-from stream.messages import AudioBlock, Packet, Transcript, VisionRows
+from stream.messages import END_NS, Begin, SessionInfo
+from stream.records import KINDS, Kind, Record
+from stream.windows import ROW_LANES
 
 METADATA = "mmlatch-live"
-FORMAT = 1  # counted up when a reader of the old form would misread the new one
+FORMAT = 2  # counted up when a reader of the old form would misread the new one
+_CHUNK = 256 * 1024  # bytes before compression, as a reader has one in memory at a time
+_LARGEST = 256 * 2**20  # a record beyond that is not ours
 
-_INTEGER, _NUMBER, _TEXT = {"type": "integer"}, {"type": "number"}, {"type": "string"}
-
-
-def _array(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
+Level = Literal["scores", "features", "media"]
 
 
-def _object(title: str, **properties: dict[str, Any]) -> dict[str, Any]:
-    return {"title": title, "type": "object", "properties": properties, "required": list(properties)}
+def feature_contracts() -> dict[str, str]:
+    """What this version's features are, by lane."""
+    return {"text": TEXT.tag, **{lane: contract.tag for lane, contract in ROW_LANES.items()}}
 
 
-_TIME = {"type": "object", "title": "time", "properties": {"sec": _INTEGER, "nsec": _INTEGER}}
-_SCHEMAS = {
-    "audio": _object(
-        "foxglove.RawAudio",
-        timestamp=_TIME,
-        data={"type": "string", "contentEncoding": "base64"},
-        format=_TEXT,
-        sample_rate=_INTEGER,
-        number_of_channels=_INTEGER,
-    ),
-    "vision_rows": _object(
-        "mmlatch.VisionRows",
-        t_ns=_INTEGER,
-        rows_t_ns=_array(_INTEGER),
-        values=_array(_array(_NUMBER)),
-        absent_ns=_array(_INTEGER),
-    ),
-    "words": _object(
-        "mmlatch.Words",
-        t_ns=_INTEGER,
-        words=_array(_object("mmlatch.Word", text=_TEXT, start_ns=_INTEGER, end_ns=_INTEGER)),
-    ),
-}
+class About(BaseModel):
+    """What is said of a whole recording.
+
+    Attributes:
+        level: What is recorded: `scores`; `features`, all that scores depend on, but no picture and no sound; `media`, both.
+        words: Whether words are recorded; if not, only how many there were and when.
+        session: The session's; None for a file that was not made by one.
+        config: The session's, without where it was published.
+        packets: The kinds of packets that the file holds, as in `Source.provides`.
+        name: What was analysed, for display.
+        scripted: It is a script, not a recording of anybody.
+        contracts: The features' tags, by lane.
+        versions: Of the packages that numbers depend on, and of Python.
+        bucket: How many sessions the engine's bucket held, and in which `row` this one was.
+        start_unix_ns: Wall time of session time 0; None if session time had nothing to do with the wall's.
+        begin: Where in the session the file begins.
+        part: Counts the parts of a recording, from 1.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    level: Level = "media"
+    words: bool = True
+    session: SessionInfo | None = None
+    config: Config = Config()
+    packets: tuple[str, ...] = ()
+    name: str
+    scripted: bool = False
+    contracts: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    bucket: int = 1
+    row: int = 0
+    start_unix_ns: int | None = None
+    begin: Begin = Begin()
+    part: int = 1
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it holds what scores depend on, so that they can be had again without its packets."""
+        return self.session is not None and self.level != "scores"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration that its scores depend on, for `stream.config.load` to begin with."""
+        if self.session is None:
+            return {}
+        kept = {"session", "node", "windows", "lateness", "asr", "model", "score"}
+        return self.config.model_dump(mode="json", include=kept) | {"session": self.session.session}
 
 
 class RecordingWriter:
-    """Writes packets of one session.
+    """Writes records of one session.
+
+    Attributes:
+        size: Bytes on disk so far.
 
     Example:
-        with RecordingWriter(path, name="demo", scripted=True) as recording:
-            recording.write(packet)
+        with RecordingWriter(path, About(name="demo", scripted=True)) as recording:
+            recording.write(Record(0, 0, AUDIO, block))
     """
 
-    def __init__(self, path: Path, *, name: str, scripted: bool) -> None:
-        """Begin the file, replacing one that is there."""
-        self._file = path.open("wb")
-        self._writer = Writer(self._file)
+    def __init__(self, path: Path, about: About) -> None:
+        """Begin the file; raises FileExistsError if there is one, and OSError if there cannot be."""
+        self._file = path.open("xb")
+        self._writer = Writer(self._file, chunk_size=_CHUNK)
         self._writer.start(library=METADATA)
-        about = {"format": str(FORMAT), "name": name, "scripted": json.dumps(scripted), "vision_contract": FACE.digest}
         self._channels: dict[str, int] = {}
-        self._writer.add_metadata(METADATA, about)
+        self._writer.add_metadata(METADATA, {"format": str(FORMAT), "about": about.model_dump_json()})
+        self.flush()
 
     def __enter__(self) -> "RecordingWriter":
         """Write within `with`."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Finish the index and close the file."""
-        self._writer.finish()
-        self._file.close()
+        """As `close`."""
+        self.close()
 
-    def write(self, packet: Packet) -> None:
-        """Append one packet; pictures are not recorded yet."""
-        match packet:
-            case AudioBlock(t_ns, samples):
-                topic, message = "audio", _audio_message(t_ns, samples)
-            case VisionRows(t_ns, rows):
-                topic, message = "vision_rows", _rows_message(t_ns, rows)
-            case Transcript(t_ns, words):
-                topic, message = "words", {"t_ns": t_ns, "words": [vars(word) for word in words]}
-            case _:
-                raise TypeError(f"a {type(packet).__name__} cannot be recorded")
-        if topic not in self._channels:
-            schema = self._writer.register_schema(
-                name=_SCHEMAS[topic]["title"], encoding="jsonschema", data=json.dumps(_SCHEMAS[topic]).encode()
+    @property
+    def size(self) -> int:
+        """Bytes on disk so far."""
+        return self._file.tell()
+
+    def write(self, record: Record) -> None:
+        """Append one record; raises OSError."""
+        self.write_encoded(record, record.kind.encode(record.value))
+
+    def write_encoded(self, record: Record, data: bytes) -> None:
+        """Append one record that is encoded already; raises OSError."""
+        kind = record.kind
+        if kind.topic not in self._channels:
+            schema = self._writer.register_schema(name=kind.name, encoding="jsonschema", data=json.dumps(kind.schema).encode())
+            self._channels[kind.topic] = self._writer.register_channel(
+                f"/{kind.topic}", message_encoding="json", schema_id=schema
             )
-            self._channels[topic] = self._writer.register_channel(f"/{topic}", message_encoding="json", schema_id=schema)
-        data = json.dumps(message, separators=(",", ":")).encode()
-        self._writer.add_message(self._channels[topic], log_time=t_ns, publish_time=t_ns, data=data)
+        self._writer.add_message(
+            self._channels[kind.topic],
+            log_time=max(0, record.t_ns),
+            publish_time=max(0, event_ns(record)),
+            sequence=record.number & 0xFFFFFFFF,
+            data=data,
+        )
+
+    def flush(self) -> None:
+        """Put all that was written into the file, where it survives this process; raises OSError."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the index and close the file; raises OSError."""
+        try:
+            self._writer.finish()
+        finally:
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Close the file as it is, after an error."""
+        try:
+            self._file.close()
+        except OSError:  # what it still holds cannot be written either
+            self._file.raw.close()
+
+
+def event_ns(record: Record) -> int:
+    """When what a record tells of happened; when it came, if it says nothing of that."""
+    value = record.value
+    for name in ("t_end_ns", "t_ns", "watermark_ns"):
+        t_ns = getattr(value, name, None)
+        if t_ns is not None and t_ns < END_NS:
+            return cast(int, t_ns)
+    return record.t_ns
 
 
 class RecordingReader:
-    """Reads packets of one session, in order."""
+    """Reads records of one session, in the order in which they came.
+
+    Attributes:
+        path: The file.
+        about: What is said of the whole.
+        ended: Whether the last reading came to the file's proper end.
+        problem: What was wrong with it, a line for the user, if so.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open a recording and read what it says of itself.
 
         Raises:
-            SourceError: It is no MCAP file, is cut short, is of a newer format, or holds rows of other features.
+            SourceError: There is no such file, it is no recording, or one of a newer format.
         """
-        self.path = path
-        self._file = path.open("rb")
+        self.path, self.ended = path, False
+        self.problem: str | None = None
         try:
-            self._reader = make_reader(self._file)
-            about = next((m.metadata for m in self._reader.iter_metadata() if m.name == METADATA), None)
-            summary = self._reader.get_summary()
+            with path.open("rb") as file:
+                records = StreamReader(file, record_size_limit=_LARGEST).records
+                first, second = next(records, None), next(records, None)
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
         except Exception as error:  # on garbage the library raises whatever comes of it
-            self.close()
-            raise SourceError(f"{path}: not a complete MCAP file ({type(error).__name__}); record or copy it again") from error
-        if about is None or summary is None:
-            self.close()
+            raise SourceError(f"{path}: not an MCAP file; give a recording made with --record") from error
+        if not isinstance(first, Header) or not isinstance(second, Metadata) or second.name != METADATA:
             raise SourceError(f"{path}: an MCAP file, but not a recording of this program")
-        if int(about["format"]) > FORMAT:
-            self.close()
-            raise SourceError(
-                f"{path}: recording format {about['format']}, this version reads up to {FORMAT}; update mmlatch-live"
-            )
-        self.topics = {channel.topic.removeprefix("/") for channel in summary.channels.values()}
-        if "vision_rows" in self.topics and about["vision_contract"] != FACE.digest:
-            self.close()
-            raise SourceError(f"{path}: its face rows are of another version of the extractor; make the recording again")
-        self.name, self.scripted = about["name"], about["scripted"] == "true"
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def packets(self) -> Iterator[Packet]:
-        """All packets by time.
-
-        Raises:
-            SourceError: The file is damaged further on.
-        """
+        said = second.metadata
+        if (found := said.get("format", "")) != str(FORMAT):
+            way = "update mmlatch-live" if found.isdecimal() and int(found) > FORMAT else "record it again"
+            raise SourceError(f"{path}: recording format {found or 'unknown'}, this version reads {FORMAT}; {way}")
         try:
-            for _, channel, message in self._reader.iter_messages():
-                yield _packet(channel.topic.removeprefix("/"), json.loads(message.data))
+            self.about = About.model_validate_json(said["about"])
+        except (KeyError, ValidationError) as error:
+            raise SourceError(f"{path}: what it says of itself cannot be read; it was not made by this version") from error
+
+    def records(self, topics: "frozenset[str] | None" = None) -> Iterator[Record]:
+        """All records, or those of some topics, up to where the file ends or is damaged; `problem` says if it is."""
+        self.ended, self.problem = False, None
+        channels: dict[int, Kind[Any]] = {}
+        last_ns = 0
+        with self.path.open("rb") as file:
+            found = StreamReader(file, validate_crcs=True, record_size_limit=_LARGEST).records
+            while (record := self._next(found, last_ns)) is not None:
+                if isinstance(record, Channel):
+                    if record.topic[1:] in KINDS and (topics is None or record.topic[1:] in topics):
+                        channels[record.id] = KINDS[record.topic[1:]]
+                elif isinstance(record, Message) and record.channel_id in channels:
+                    kind = channels[record.channel_id]
+                    if record.log_time < last_ns:
+                        self.problem = f"{self.path}: times run backwards at {last_ns / 1e9:.1f} s; what came before is used"
+                        return
+                    last_ns = record.log_time
+                    try:
+                        value = kind.decode(record.data)
+                    except Exception as error:  # likewise
+                        self._damaged(last_ns, error)
+                        return
+                    yield Record(record.sequence, record.log_time, kind, value)
+
+    def _next(self, found: Iterator[McapRecord], last_ns: int) -> McapRecord | None:
+        """The next record of the container; None at the end, whichever it is."""
+        try:
+            record = next(found, None)
+        except EndOfFile:
+            self.problem = (
+                f"{self.path}: ends at {last_ns / 1e9:.1f} s without its index, as when the program was killed or is still "
+                "writing; what is there is used, python -m stream.recording repair mends it"
+            )
         except Exception as error:  # likewise
-            raise SourceError(f"{self.path}: damaged ({type(error).__name__}); what came before was analysed") from error
+            self._damaged(last_ns, error)
+        else:
+            self.ended = record is None
+            return record
+        return None
 
-
-def _audio_message(t_ns: int, samples: Any) -> dict[str, Any]:
-    return {
-        "timestamp": {"sec": t_ns // 1_000_000_000, "nsec": t_ns % 1_000_000_000},
-        "data": base64.b64encode(samples.tobytes()).decode(),
-        "format": "pcm-s16",
-        "sample_rate": SAMPLE_RATE,
-        "number_of_channels": 1,
-    }
-
-
-def _rows_message(t_ns: int, rows: FeatureRows) -> dict[str, Any]:
-    # The shortest decimals that read back as the same float32.
-    values = [[float(str(value)) for value in row] for row in rows.values]
-    return {"t_ns": t_ns, "rows_t_ns": rows.t_ns.tolist(), "values": values, "absent_ns": rows.absent_ns.tolist()}
-
-
-def _packet(topic: str, message: dict[str, Any]) -> Packet:
-    if topic == "audio":
-        samples = np.frombuffer(base64.b64decode(message["data"]), np.int16)
-        return AudioBlock(message["timestamp"]["sec"] * 1_000_000_000 + message["timestamp"]["nsec"], samples)
-    if topic == "vision_rows":
-        values = np.array(message["values"], np.float32).reshape(-1, len(FACE.columns))
-        t_ns, absent_ns = (np.array(message[key], np.int64) for key in ("rows_t_ns", "absent_ns"))
-        return VisionRows(message["t_ns"], FeatureRows(t_ns, values, absent_ns))
-    return Transcript(message["t_ns"], tuple(Word(**word) for word in message["words"]))
+    def _damaged(self, last_ns: int, error: Exception) -> None:
+        self.problem = f"{self.path}: damaged after {last_ns / 1e9:.1f} s ({type(error).__name__}); what came before is used"

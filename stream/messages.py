@@ -61,7 +61,12 @@ class Gap:
     reason: str
 
 
-Packet = VideoFrame | AudioBlock | VisionRows | Transcript | Gap
+@dataclass(frozen=True)
+class Heard:
+    """What the audio lane says of voices, on its way to the text lane; `number` counts these from 0."""
+
+    number: int
+    update: "VoiceUpdate | PartUnknown"
 
 
 # --- updates: from the lanes to the windows
@@ -110,6 +115,26 @@ class PartEnded:
 
 
 LaneUpdate = RowsUpdate | VoiceUpdate | WordsUpdate | PartUnknown | PartEnded
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The present is `t_ns`, the end of a window; if `live`, there are windows up to it, and what is late is overtaken."""
+
+    t_ns: int
+    live: bool
+
+
+@dataclass(frozen=True)
+class Anew:
+    """Somebody asked that an utterance begin with the first open window that starts at or after `t_ns`."""
+
+    t_ns: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """All input has come: what is not settled by now will be."""
 
 
 # --- windows and scores
@@ -275,13 +300,120 @@ class Event:
     """
 
     t_ns: int
-    kind: Literal["lost", "recovered", "dropped", "forced", "late", "paused", "resumed", "reset", "marked"]
+    kind: Literal["lost", "recovered", "dropped", "forced", "late", "recording", "paused", "resumed", "reset", "marked"]
     part: str
     reason: str
     count: int = 1
 
 
 Output = Score | Utterance | Event
+Entry = LaneUpdate | Tick | Anew | Event | Ended  # all that scores depend on, in the order in which it came
+
+
+# --- what a recording brings
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Where a recording begins in its session: at a window that starts anew. By default at the first of all.
+
+    Attributes:
+        seq: The window's number.
+        splitter: Where the utterances' splitter stands before it; see `UtteranceSplitter.state`.
+        last_ns: The time of each lane's newest row or word before it.
+        smooth: The smoothed sentiment of the window before.
+        said: Of windows from here on, by number, how many provisional scores there had been, and the last one.
+        utterance: The number of the next utterance.
+    """
+
+    seq: int = 0
+    splitter: tuple[int, int, bool] = (0, 0, False)
+    last_ns: dict[Lane, int | None] = field(default_factory=dict)
+    smooth: float | None = None
+    said: dict[int, tuple[int, float]] = field(default_factory=dict)
+    utterance: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """What the model is given as the words of a window.
+
+    Attributes:
+        vector: Of the utterance so far, float32, (768,); zeros if nothing was said.
+        told: False if words are known that the vector lacks.
+    """
+
+    vector: npt.NDArray[np.float32]
+    told: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A score that was given when the session was recorded, and the text of each of its windows, if that was recorded."""
+
+    score: Score
+    texts: tuple[Text, ...] | None
+
+
+@dataclass(frozen=True)
+class Due:
+    """In place of an entry: the next update of a lane that hears or sees its packets again."""
+
+    lane: Lane
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """An entry that came at `t_ns`, and the scores that it gave then, in their order."""
+
+    t_ns: int
+    entry: Entry | Due
+    scores: tuple[Scored, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A packet for a lane to take as it was taken when the session was recorded.
+
+    Attributes:
+        t_ns: When it was taken.
+        lane: Which lane took it.
+        packet: The packet; of what was `Heard`, its number.
+        behind: Whether the lane was to leave out what it need not do.
+        lost: Why the packet was left out or failed; None if it was looked at or heard.
+        failed: Whether it failed; the lane is not asked then.
+    """
+
+    t_ns: int
+    lane: Lane
+    packet: "VideoFrame | VisionRows | AudioBlock | Gap | Transcript | int"
+    behind: bool
+    lost: str | None
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A packet of coded video as it came, or a whole picture that was coded by itself.
+
+    Attributes:
+        t_ns: From when on its picture is in view.
+        format: FFmpeg's name of the codec; H.264 and HEVC with start codes (Annex B). `jpeg` for a picture by itself.
+        data: The packet.
+        extradata: What the decoder needs beside it.
+        turns: How often the decoded picture is turned by 90 degrees against the clock until it is upright.
+        key: Whether it can be decoded without those before it.
+    """
+
+    t_ns: int
+    format: str
+    data: bytes
+    extradata: bytes = b""
+    turns: int = 0
+    key: bool = True
+
+
+Packet = VideoFrame | AudioBlock | VisionRows | Transcript | Gap | Replayed | Given
 
 
 @dataclass(frozen=True)

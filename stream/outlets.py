@@ -46,8 +46,8 @@ def check(screen: Screen, config: Config) -> None:
         UsageError: They cannot.
     """
     address = config.mqtt.broker
-    if screen == "none" and not (address or config.dashboard.address):
-        raise UsageError("--format none: nobody would see anything; add --mqtt BROKER or --dashboard")
+    if screen == "none" and not (address or config.dashboard.address or config.record.file):
+        raise UsageError("--format none: nobody would see anything; add --mqtt BROKER, --dashboard or --record FILE")
     if config.dashboard.address:
         _need("--dashboard", "dashboard", "starlette", "uvicorn", "websockets", "plotly")
         from stream.dashboard.access import address as page_address

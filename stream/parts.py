@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -16,12 +16,13 @@ from extractors.face import FaceExtractor
 from extractors.text import WIDTH, TextEmbedder
 from models.checkpoint import CheckpointError
 from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
-from stream.config import Config
+from stream.config import Config, LatenessConfig, WindowsConfig
 from stream.engine import Engine
 from stream.errors import UsageError
 from stream.lanes import AudioLane, TextLane, VisionLane
-from stream.messages import LANES, Lane, SessionInfo
+from stream.messages import LANES, Begin, Lane, SessionInfo
 from stream.scorer import Scorer
+from stream.sources.recording import RecordingSource
 from stream.sources.source import Provides, Source
 from stream.windows import Windows, contracts, pooled_width
 
@@ -55,6 +56,11 @@ class Input:
         """The kinds of packets that it brings."""
         return frozenset().union(*(source.provides for source in self.sources))
 
+    @property
+    def recording(self) -> RecordingSource | None:
+        """The recording that is replayed, if it is one."""
+        return next((source for source in self.sources if isinstance(source, RecordingSource)), None)
+
 
 @dataclass
 class Lanes:
@@ -81,10 +87,15 @@ class Lanes:
 
 @dataclass
 class Parts(Lanes):
-    """A session's parts, ready to be wired."""
+    """A session's parts, ready to be wired.
+
+    Attributes:
+        begin: Where they stand.
+    """
 
     scorer: Scorer
     info: SessionInfo
+    begin: Begin = field(default_factory=Begin)
 
     def close(self) -> None:
         """Free what the lanes hold, and the engine's slot."""
@@ -103,15 +114,19 @@ def load(config: Config, inputs: Sequence[Input], device: torch.device) -> list[
     # One thread for each model: the lanes run side by side, and sums must not depend on how many cores the machine has.
     torch.set_num_threads(1)
     model, name = _model(config)
+    # A replay is in the place that its session had: in their last digits finals depend on it.
+    was = inputs[0].recording.about if len(inputs) == 1 and inputs[0].recording else None
     engine = Engine(
         model,
         device,
-        bucket=len(inputs),
+        bucket=was.bucket if was else len(inputs),
         tail=config.tail_windows,
         graphs=config.model.cuda_graphs,
         compile=config.model.compile,
         masks=config.dashboard.address is not None,
     )
+    for _ in range(was.row if was else 0):
+        engine.open()
     embedder = cache(TextEmbedder)
     loaded: list[Parts] = []
     try:
@@ -136,6 +151,12 @@ def load_lanes(config: Config, given: Input, device: torch.device, embedder: Cal
     Raises:
         UsageError: There can be no lane at all.
     """
+    windows = Windows(
+        hop_ns=config.windows.hop_ns, gap_windows=config.windows.gap_windows, max_windows=config.windows.max_windows
+    )
+    if "updates" in given.provides:
+        was = given.recording.about.session if given.recording else None
+        return Lanes(None, None, None, windows, dict(was.unavailable) if was else {}, [])
     unavailable: dict[Lane, str] = {}
     notices: list[str] = []
 
@@ -151,15 +172,14 @@ def load_lanes(config: Config, given: Input, device: torch.device, embedder: Cal
     text = attempt("text", lambda: _text(given, audio, config, device, embedder, notices))
     if len(unavailable) == len(LANES):
         raise UsageError("nothing to analyse: " + "; ".join(f"{lane}: {why}" for lane, why in unavailable.items()))
-    windows = Windows(
-        hop_ns=config.windows.hop_ns, gap_windows=config.windows.gap_windows, max_windows=config.windows.max_windows
-    )
     return Lanes(vision, audio, text, windows, unavailable, notices)
 
 
 def _session(
     config: Config, given: Input, engine: Engine, model: CausalMMLatch, name: str, embedder: Callable[[], TextEmbedder]
 ) -> Parts:
+    if "script" in given.provides and given.recording and _timing(given.recording.about.config) != _timing(config):
+        raise UsageError("windows and lateness are other than recorded; leave them, or replay with --arrivals ideal")
     lanes = load_lanes(config, given, engine.device, embedder)
     notices = lanes.notices
     if not model.card.data:
@@ -183,10 +203,33 @@ def _session(
         log.warning("%s lane unavailable: %s", lane, why)
     for notice in notices:
         log.warning("%s", notice)
+    known = given.recording.known if given.recording else None
+    words = lanes.text is not None or ("updates" in given.provides and "text" not in lanes.unavailable)
     scorer = Scorer(
-        engine, embedder() if lanes.text else None, hop_ns=config.windows.hop_ns, smooth_tau_s=config.score.smooth_tau_s
+        engine,
+        embedder() if words and known is None else None,
+        hop_ns=config.windows.hop_ns,
+        smooth_tau_s=config.score.smooth_tau_s,
+        known=known,
     )
-    return Parts(lanes.vision, lanes.audio, lanes.text, lanes.windows, lanes.unavailable, notices, scorer=scorer, info=info)
+    begin = given.recording.about.begin if given.recording else Begin()
+    lanes.windows.begin(begin.seq, begin.splitter, begin.last_ns)
+    scorer.begin(begin.smooth, begin.said)
+    return Parts(
+        lanes.vision,
+        lanes.audio,
+        lanes.text,
+        lanes.windows,
+        lanes.unavailable,
+        notices,
+        scorer=scorer,
+        info=info,
+        begin=begin,
+    )
+
+
+def _timing(config: Config) -> tuple[WindowsConfig, LatenessConfig]:
+    return config.windows, config.lateness
 
 
 def _model(config: Config) -> tuple[CausalMMLatch, str]:

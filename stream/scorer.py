@@ -6,7 +6,7 @@ the vector is made here and not in the text lane.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,13 +16,14 @@ import numpy.typing as npt
 from extractors.text import TextEmbedder
 from stream.engine import Engine
 from stream.inputs import NO_WORDS, model_input, spoken
-from stream.messages import LANES, Lane, LaneScore, Score, Window
+from stream.messages import LANES, Lane, LaneScore, Score, Text, Window
 from stream.track import Estimate, Request, Step, Track, advance
 
 # A provisional score looks up so many new vectors, the newest, 10 ms each; when all the words of a stretch change at once, the
 # windows before keep the vectors they had, or wait. A final score has its window's own vector, always.
 _FRESH = 2
-_KEPT = 512  # vectors, far more than a tail has windows
+_AHEAD = 6  # likewise, while nobody waits
+_KEPT = 256  # vectors, more than a tail has windows
 _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "vision": "no_face"}
 
 
@@ -31,19 +32,30 @@ class Scorer:
 
     Attributes:
         longest: The longest tail that is scored, in windows; of a longer one the newest are left out.
+        texts: What the model was given as the words of each window of the last job.
     """
 
-    def __init__(self, engine: Engine, embedder: TextEmbedder | None, *, hop_ns: int, smooth_tau_s: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        embedder: TextEmbedder | None,
+        *,
+        hop_ns: int,
+        smooth_tau_s: float,
+        known: Mapping[int, Text] | None = None,
+    ) -> None:
         """Stand before the first window.
 
         Args:
             engine: Of which the session takes a slot.
-            embedder: Of words; None if there will be none.
+            embedder: Of words; None if there will be none, or if they are not known, only what they came to.
             hop_ns: The length of a window.
             smooth_tau_s: The smoothing's time constant; 0 for none.
+            known: In place of an embedder, the text of windows by number; of others, words are as good as unknown.
         """
         self._track, self.longest = Track(engine), engine.tail
-        self._embedder = embedder
+        self._embedder, self._known = embedder, known
+        self.texts: tuple[Text, ...] = ()
         self._mask_ends = (0, *itertools.accumulate(engine.mask_widths))
         self._keep = math.exp(-hop_ns / 1e9 / smooth_tau_s) if smooth_tau_s > 0 else 0.0
         self._words: tuple[str, ...] = ()  # of the utterance, settled
@@ -52,6 +64,15 @@ class Scorer:
         self._shown: dict[int, npt.NDArray[np.float32]] = {}  # the last vector of each window that is not settled
         self._said: dict[int, tuple[int, float]] = {}  # of windows not settled: provisional scores so far, and the last one
         self._next_words: tuple[str, ...] = ()  # of the utterance up to the end of the job that is being done
+
+    def begin(self, smooth: float | None, said: Mapping[int, tuple[int, float]]) -> None:
+        """Stand before a window that starts anew, after others that were scored elsewhere.
+
+        Args:
+            smooth: The smoothed sentiment of the window before.
+            said: Of windows to come, how many provisional scores there have been, and the last one.
+        """
+        self._smooth, self._said = smooth, dict(said)
 
     def close(self) -> None:
         """Give the slot back."""
@@ -65,27 +86,63 @@ class Scorer:
         """A provisional score of the last of the windows after the settled ones, at least one; finals do not depend on it."""
         return score([Job(self, tail, final=False)])[0]
 
+    def prepare(self, tail: list[Window]) -> None:
+        """Look up vectors of words in the windows after the settled ones, before a score is wanted and waits for them."""
+        if self._embedder and self._known is None:
+            for words in self._unseen(self._said_by(tail[: self.longest]))[-_AHEAD:]:
+                self._embed(words)
+
     def request(self, job: "Job") -> Request:
         """What the engine has to do for a job of this session."""
         windows = job.windows[: self.longest]  # beyond that the display falls behind
-        words, said = self._words, []  # of the utterance up to each window's end
+        said = self._said_by(windows)
+        self._next_words = said[-1]
+        self.texts = job.texts if job.texts and len(job.texts) == len(windows) else self._texts(windows, said, final=job.final)
+        steps = [
+            Step(window.seq, window.restart, model_input(window, text.vector, told=text.told))
+            for window, text in zip(windows, self.texts, strict=True)
+        ]
+        return Request(self._track, steps, job.final)
+
+    def _said_by(self, windows: list[Window]) -> list[tuple[str, ...]]:
+        """The words of the utterance up to each window's end."""
+        words, said = self._words, []
         for window in windows:
             words = spoken(words, window)
             said.append(words)
-        self._next_words = words
-        unseen = [each for each in dict.fromkeys(said) if each and each not in self._vectors]
-        for each in unseen if job.final else unseen[-_FRESH:]:
+        return said
+
+    def _unseen(self, said: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """Those that have no vector yet."""
+        return [words for words in dict.fromkeys(said) if words and words not in self._vectors]
+
+    def _texts(self, windows: list[Window], said: list[tuple[str, ...]], *, final: bool) -> tuple[Text, ...]:
+        """What the model is to be given of the words said up to each window's end."""
+        if self._known is not None:
+            return self._known_texts(self._known, windows)
+        unseen = self._unseen(said)
+        for each in unseen if final else unseen[-_FRESH:]:
             self._embed(each)
         held = self._vectors.get(self._words, NO_WORDS)
-        steps = []
+        texts = []
         for window, each in zip(windows, said, strict=True):
             vector = self._vectors.get(each, self._shown.get(window.seq)) if each else NO_WORDS
             told = vector is not None or not window.words
             held = (NO_WORDS if window.restart else held) if vector is None else vector
             if each and vector is not None:
                 self._shown[window.seq] = vector
-            steps.append(Step(window.seq, window.restart, model_input(window, held, told=told)))
-        return Request(self._track, steps, job.final)
+            texts.append(Text(held, told))
+        return tuple(texts)
+
+    def _known_texts(self, known: Mapping[int, Text], windows: list[Window]) -> tuple[Text, ...]:
+        """The same where it is known what words came to, once they have come."""
+        before = known.get(windows[0].seq - 1)
+        held, texts = before.vector if before else NO_WORDS, []
+        for window in windows:
+            text = known.get(window.seq) if window.lanes["text"].known else None
+            held = text.vector if text else NO_WORDS if window.restart else held
+            texts.append(text or Text(held, not window.words))
+        return tuple(texts)
 
     def result(self, job: "Job", estimates: list[Estimate]) -> Score:
         """The score of a job's last window, once the engine has done that."""
@@ -171,11 +228,13 @@ class Job:
         scorer: The session's.
         windows: The one window if `final`; else those after the settled ones, at least one.
         final: Whether it is for good.
+        texts: What the model is to be given as the words of each window, if that is known already.
     """
 
     scorer: Scorer
     windows: list[Window]
     final: bool
+    texts: tuple[Text, ...] | None = None
 
 
 def score(jobs: Sequence[Job]) -> list[Score]:

@@ -8,12 +8,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from extractors.asr.recogniser import Word
 from stream.backoff import Backoff
 from stream.batcher import Batcher
 from stream.channel import Channel, everything, oldest
@@ -25,9 +26,15 @@ from stream.latency import Arrivals
 from stream.messages import (
     END_NS,
     PARTS,
+    Anew,
     AudioBlock,
+    Due,
+    Ended,
+    Entry,
     Event,
     Gap,
+    Given,
+    Heard,
     Lane,
     LaneUpdate,
     Output,
@@ -35,37 +42,30 @@ from stream.messages import (
     Part,
     PartEnded,
     PartUnknown,
+    Replayed,
     Score,
+    Scored,
+    Text,
+    Tick,
     Transcript,
     VideoFrame,
     VisionRows,
     VoiceUpdate,
     Window,
+    WordsUpdate,
 )
 from stream.parts import Parts
+from stream.recorder import Recorder
+from stream.runner import LANE_PARTS, LaneRunner, without
 from stream.scorer import Job
 from stream.sinks.sink import WAITING, Sink, provisional_first
-from stream.sources.source import Source
+from stream.sources.source import Provides, Source
 from stream.utterances import UtteranceLog
-from stream.worker import Worker
 
 log = logging.getLogger(__name__)
 
-_PARTS: dict[Lane, tuple[Part, ...]] = {"vision": ("vision",), "audio": ("audio", "voice"), "text": ("text",)}
-_BEHIND_NS = 2_000_000_000  # a lane so late leaves out what it need not do
-_PAUSE_NS, _LONGEST_PAUSE_NS = 1_000_000_000, 30_000_000_000  # how long a lane that failed is left alone, at first and at most
-_STEADY_NS = 60_000_000_000  # a lane that has worked so long is well again
 _DRAIN_S, _FLUSH_S = 2.0, 0.7  # after `stop`: for what was read to come through, and then for sinks to take the last scores
-
-LanePacket = VideoFrame | VisionRows | AudioBlock | Gap | Transcript | VoiceUpdate | PartUnknown
-T = TypeVar("T", bound=LanePacket)
-
-
-@dataclass(frozen=True)
-class Tick:
-    """The present has come to `t_ns`, the end of a window: time for a provisional score of it."""
-
-    t_ns: int
+_AGAIN = 1_000_000  # updates of a lane that takes its packets again may wait for their turn
 
 
 class Session:
@@ -86,6 +86,7 @@ class Session:
         *,
         hop_ns: int,
         lateness_ns: Mapping[Lane, int] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """Wire the parts; nothing runs yet.
 
@@ -97,33 +98,42 @@ class Session:
             sinks: Where scores go.
             hop_ns: The length of a window.
             lateness_ns: How far a lane of a live session may be behind the present before windows are settled without it.
+            recorder: Is told of all that the scores depend on.
         """
         self._parts, self._batcher, self._clock, self._sinks, self._hop_ns = parts, batcher, clock, sinks, hop_ns
-        self._sources = sources
+        self._sources, self.recorder = sources, recorder
         self._live = any(source.live for source in sources)
-        self._lateness_ns = (
-            {part: ns for lane, ns in (lateness_ns or {}).items() for part in _PARTS[lane]} if self._live else {}
-        )
+        provides = frozenset[Provides]().union(*(source.provides for source in sources))
+        self._updates_come = "updates" in provides  # a recording's, in place of what the lanes would say
+        self._script = "script" in provides  # a recording says as well what was scored when
+        self._lateness_ns = {part: ns for lane, ns in (lateness_ns or {}).items() for part in LANE_PARTS[lane]}
         # A frame waits for the one before it, no longer; sound and words are small and may pile up for some seconds.
-        self._to_vision: Channel[VideoFrame | VisionRows | Gap] = Channel(1, oldest) if self._live else Channel(2)
-        self._to_audio: Channel[AudioBlock | Gap] = Channel(250, oldest) if self._live else Channel(64)
-        self._to_text: Channel[Transcript | VoiceUpdate | PartUnknown] = (
-            Channel(1500, everything) if self._live else Channel(256)
-        )
-        self._to_windows: Channel[LaneUpdate | Tick] = Channel(256)
+        self._to_vision: Channel[VideoFrame | VisionRows | Gap | Given] = Channel(1, oldest) if self._live else Channel(2)
+        self._to_audio: Channel[AudioBlock | Gap | Given] = Channel(250, oldest) if self._live else Channel(64)
+        self._to_text: Channel[Transcript | Heard | Given] = Channel(1500, everything) if self._live else Channel(256)
+        # What lanes are to say again is waited for while the source must be read on, as its end is what lanes finish at.
+        again = self._script and not self._updates_come
+        self._to_windows: Channel[LaneUpdate | Tick | Replayed] = Channel(_AGAIN if again else 256)
+        self._again: dict[Lane, Channel[LaneUpdate]] = {lane: Channel(_AGAIN) for lane in LANE_PARTS if self._script}
+        self._voices: Channel[Heard] = Channel(_AGAIN)  # likewise, until the text lane has to hear them
+        self._heard = 0  # how many there have been
         self._to_sinks: list[Channel[Output]] = [Channel(WAITING, provisional_first if self._live else None) for _ in sinks]
         self._feeds: list[Feed] = []
         self._stopping = asyncio.Event()
         self._arrivals = Arrivals()
-        self._utterances = UtteranceLog()
+        self._utterances = UtteranceLog(parts.begin.utterance)
         self._ticked_ns = 0  # up to here the display is
         self._ended = False  # there is no more input, and so no present
         self._paused = False
+        self._guess: tuple[Word, ...] = ()  # the provisional words that have been looked up
         self._forced: set[Part] = set()  # what windows are being settled without
         self._told: dict[str, int] = {}  # what was given up or came late, as far as it has been told
-        self._happened: deque[Event] = deque(maxlen=1000)  # waiting to be told; from any thread
+        self._happened: deque[Event | Anew] = deque(maxlen=1000)  # waiting to be told; from any thread
+        self._recorded: deque[Scored] = deque()  # the scores that the present entry gave when it was recorded
         self._shown = len(sinks)
         self.problems: list[str] = []
+        if recorder:
+            recorder.tell = self._happen
 
     @property
     def name(self) -> str:
@@ -167,8 +177,17 @@ class Session:
 
     def reset(self) -> None:
         """Let an utterance begin with the next window, whatever was said before: the model and its text start anew."""
-        seq = self._parts.windows.start_anew(self._now_ns())
-        self._happen(Event(seq * self._hop_ns, "reset", "session", "an utterance begins here by command"))
+        self._happened.append(Anew(self._now_ns()))
+
+    def record(self, *, on: bool) -> None:
+        """Begin a recording with the next window that starts anew, or end it.
+
+        Raises:
+            UsageError: Nobody has said where to.
+        """
+        if self.recorder is None:
+            raise UsageError(f"{self.name} has no file to record to; start it with --record FILE")
+        (self.recorder.start if on else self.recorder.stop)()
 
     def mark(self, label: str) -> None:
         """Note that something has happened now; `label` says what."""
@@ -230,11 +249,13 @@ class Session:
 
     async def _put(self, packet: Packet) -> None:
         match packet:
-            case AudioBlock():
+            case Replayed():
+                await self._to_windows.put(packet)
+            case AudioBlock() | Given(lane="audio") | Gap(kind="audio"):
                 await self._to_audio.put(packet)
-            case Transcript():
+            case Transcript() | Given(lane="text"):
                 await self._to_text.put(packet)
-            case VideoFrame() | VisionRows():
+            case _:
                 await self._to_vision.put(packet)
 
     def _offer(self, packet: Packet) -> None:
@@ -248,9 +269,9 @@ class Session:
     async def _tick(self) -> None:
         """Ask for a provisional score whenever a window has passed; without a present there is nothing provisional."""
         t_ns = self._hop_ns
-        while self._clock.paced:
+        while self._clock.paced and not self._script:
             await self._clock.sleep_until(t_ns)
-            await self._to_windows.put(Tick(t_ns))
+            await self._to_windows.put(Tick(t_ns, self._live))
             t_ns = max(t_ns, self._clock.now_ns() // self._hop_ns * self._hop_ns) + self._hop_ns
 
     # --- lanes
@@ -262,92 +283,126 @@ class Session:
                 group.create_task(self._run_lane("text", self._parts.text, self._to_text))
                 await self._run_lane("audio", self._parts.audio, self._to_audio)
                 self._to_text.close()  # the audio lane was the last to have something for it
+                self._voices.close()
         finally:
             self._to_windows.close()
 
-    async def _run_lane(self, name: Lane, lane: LaneLike[T] | None, inbox: Channel[T]) -> None:
-        """Run a lane on its thread; whatever fails in it loses the lane for a while, not the session."""
+    async def _run_lane(self, name: Lane, lane: LaneLike[Any] | None, inbox: Channel[Any]) -> None:
         if lane is None:
-            await self._report(self._without(name, END_NS, self._parts.info.unavailable[name]))
+            if not self._updates_come:
+                await self._report(name, without(name, END_NS, self._parts.info.unavailable[name]))
             async for _ in inbox:  # nobody wants it, and the sender must not wait
                 pass
             return
-        worker = Worker(name)
-        failures, failed_ns, lost = 0, 0, ""
+        runner = LaneRunner(name, lane, self._clock, live=self._live, tell=self._happen, fail=self._fail)
         try:
-            async for packet in inbox:
-                t_ns = packet.watermark_ns if isinstance(packet, VoiceUpdate | PartUnknown) else packet.t_ns
-                pause_ns = min(_PAUSE_NS * 2 ** (failures - 1), _LONGEST_PAUSE_NS) if failures else 0
-                paused = t_ns < failed_ns + pause_ns
-                try:
-                    if paused:
-                        updates = await worker.call(lane.skip, packet, lost)
-                    else:
-                        updates = await worker.call(lane.push, packet, behind=self._behind(t_ns))
-                except Exception as error:
-                    failures, failed_ns = min(failures + 1, 16), t_ns
-                    lost = lost or self._lose_lane(name, error)
-                    updates = self._without(name, t_ns, lost)
+            async for message in inbox:
+                packet = await self._voice(message) if isinstance(message, Given) else message
+                heard = packet.update if isinstance(packet, Heard) else packet
+                t_ns = packet.update.watermark_ns if isinstance(packet, Heard) else packet.t_ns
+                if isinstance(message, Given):
+                    updates = await runner.again(heard, t_ns, message)
                 else:
-                    if lost and not paused:
-                        self._happen(Event(t_ns, "recovered", name, f"the {name} lane works again"))
-                        lost = ""
-                    failures = failures if t_ns < failed_ns + _STEADY_NS else 0
-                await self._report(updates)
-            try:
-                await self._report(await worker.call(lane.finish))
-            except Exception as error:
-                self._lose_lane(name, error)
+                    if self.recorder and isinstance(packet, VideoFrame):
+                        packet = heard = await runner.call(self.recorder.picture, packet)
+                    taken = await runner.take(heard, t_ns)
+                    updates = taken.updates
+                    if self.recorder:
+                        self.recorder.taken(self._now_ns(), name, packet, taken)
+                await self._report(name, updates)
+            await self._report(name, await runner.finish())
         finally:
-            await worker.close(0.1 if self._stopping.is_set() else 1.0)
-        await self._report([PartEnded(part) for part in _PARTS[name]])
+            await runner.close(0.1 if self._stopping.is_set() else 1.0)
+        await self._report(name, [PartEnded(part) for part in LANE_PARTS[name]])
 
-    def _behind(self, t_ns: int) -> bool:
-        return self._live and self._clock.now_ns() - t_ns > _BEHIND_NS
+    async def _voice(self, given: Given) -> Any:
+        """The packet that is given; what the text lane is to hear is what the audio lane says now."""
+        if not isinstance(given.packet, int):
+            return given.packet
+        async for heard in self._voices:
+            if heard.number == given.packet:
+                return heard
+        return Heard(given.packet, PartUnknown("voice", given.t_ns, "the recording has no sound here"))
 
-    def _without(self, name: Lane, t_ns: int, reason: str) -> list[LaneUpdate]:
-        return [PartUnknown(part, t_ns, reason) for part in _PARTS[name]]
-
-    def _lose_lane(self, name: Lane, error: Exception) -> str:
-        what = f"the {name} lane was lost on the way"
-        reason = str(error) or type(error).__name__
-        if self._live:
-            log.debug("%s", what, exc_info=error)
-            self._happen(Event(self._clock.now_ns(), "lost", name, f"{what}: {reason}; trying again"))
-        else:
-            self._fail(what, error)
-        return reason
-
-    async def _report(self, updates: Sequence[LaneUpdate]) -> None:
+    async def _report(self, name: Lane, updates: Sequence[LaneUpdate]) -> None:
         for update in updates:
-            await self._to_windows.put(update)
+            await (self._again[name] if self._script else self._to_windows).put(update)
             if isinstance(update, VoiceUpdate) or (isinstance(update, PartUnknown) and update.part == "voice"):
-                await self._to_text.put(update)
+                heard = Heard(self._heard, update)
+                self._heard += 1
+                if self._script:
+                    await self._voices.put(heard)
+                else:
+                    await self._to_text.put(heard)
 
     # --- scores
 
     async def _score(self) -> None:
         """Settle windows as the lanes pass them, and score the tail whenever a window has passed."""
-        windows = self._parts.windows
         try:
             async for message in self._to_windows:
-                if not isinstance(message, Tick):
-                    windows.update(message)
-                elif self._live:
-                    windows.reach(message.t_ns)
-                    for part, lateness_ns in self._lateness_ns.items():
-                        windows.force(part, message.t_ns - lateness_ns)
-                await self._settle()
-                await self._tell()
-            for part in PARTS:  # what has not come to its end by now hangs
-                windows.force(part, END_NS)
-            await self._settle()
-            await self._tell()
-            if over := self._utterances.finish():
-                await self._emit(over)
+                if isinstance(message, Replayed):
+                    self._recorded = deque(message.scores)
+                    if entry := await self._entry(message):
+                        await self._take(entry)
+                else:
+                    await self._take(message)
+            if not self._updates_come and not self._script:  # a recording says itself whether its session came to its end
+                await self._take(Ended())
         finally:
             for channel in self._to_sinks:
                 channel.close()
+            if self.recorder:
+                self.recorder.finish()
+
+    async def _entry(self, replayed: Replayed) -> Entry | None:
+        """What came then; None if a lane that takes its packets again has less to say than it had."""
+        if not isinstance(replayed.entry, Due):
+            return replayed.entry
+        async for update in self._again[replayed.entry.lane]:
+            return update
+        return None
+
+    async def _take(self, entry: Entry) -> None:
+        """Let what comes do what it does; after it, tell what has happened and what was given up since the last time."""
+        await self._apply(entry)
+        for lane, channel in self._inboxes().items():
+            self._count_dropped(lane, channel.dropped, "more came than could be dealt with")
+        for sink, outputs in zip(self._sinks, self._to_sinks, strict=True):
+            self._count_dropped(sink.name, outputs.dropped, "scores wait for it")
+        while self._happened:
+            await self._apply(self._happened.popleft())
+
+    async def _apply(self, entry: Entry) -> None:
+        windows = self._parts.windows
+        if self.recorder:
+            self.recorder.entry(self._now_ns(), entry)
+        match entry:
+            case Event():
+                await self._say(entry)
+                return
+            case Anew(t_ns):
+                seq = windows.start_anew(t_ns)
+                await self._say(Event(seq * self._hop_ns, "reset", "session", "an utterance begins here by command"))
+                return
+            case Tick(t_ns, live):
+                if live:
+                    windows.reach(t_ns)
+                    for part, lateness_ns in self._lateness_ns.items():
+                        windows.force(part, t_ns - lateness_ns)
+            case Ended():
+                for part in PARTS:  # what has not come to its end by now hangs
+                    windows.force(part, END_NS)
+            case _:
+                windows.update(entry)
+        await self._settle()
+        if isinstance(entry, WordsUpdate) and self._clock.paced and not self._script:
+            await self._prepare(entry)
+        for part, late in windows.late.items():
+            if new := self._new(f"late {part}", late):
+                await self._say(Event(self._now_ns(), "late", part, "it came when its window was settled", new))
+        if isinstance(entry, Ended) and (over := self._utterances.finish()):
+            await self._emit(over)
 
     async def _settle(self) -> None:
         windows = self._parts.windows
@@ -357,9 +412,11 @@ class Session:
         settled = deque(windows.settle())
         while settled:
             window = settled.popleft()
+            if self._script and self._updates_come and not self._recorded:
+                return  # the recording ends within what its last entry gave, and what the words came to is not in it
             if not self._clock.paced:
                 self._ticked_ns = window.t_end_ns
-            self._overtake(window)
+            await self._overtake(window)
             final = await self._scored([window], final=True)
             await self._emit(final)
             if over := self._utterances.take(final, restart=window.restart):
@@ -370,16 +427,31 @@ class Session:
 
     async def _speculate(self, settled: list[Window]) -> None:
         """Score the newest window that has passed, unless it has been; without a present there is none."""
-        t_ns = self._clock.now_ns() // self._hop_ns * self._hop_ns if self._clock.paced else 0
-        if t_ns <= self._ticked_ns or self._ended:
-            return
-        self._ticked_ns = t_ns
+        if self._script:  # as often as when it was recorded
+            if not (self._recorded and self._recorded[0].score.kind == "provisional"):
+                return
+            t_ns = self._recorded[0].score.t_end_ns
+        else:
+            t_ns = self._clock.now_ns() // self._hop_ns * self._hop_ns if self._clock.paced else 0
+            if t_ns <= self._ticked_ns or self._ended:
+                return
+            self._ticked_ns = t_ns
         if tail := [*settled, *self._parts.windows.tail(t_ns, self._parts.scorer.longest)]:
             await self._emit(await self._scored(tail, final=False))
 
+    async def _prepare(self, update: WordsUpdate) -> None:
+        """Look new words up at once, not when the next window has passed and its score is waited for."""
+        if update.provisional != self._guess:
+            self._guess = update.provisional
+            if tail := self._parts.windows.tail(self._clock.now_ns(), self._parts.scorer.longest):
+                await self._batcher.prepare(self._parts.scorer, tail)
+
     async def _scored(self, windows: list[Window], *, final: bool) -> Score:
+        recorded = self._was(windows[-1].seq) if final else self._recorded.popleft() if self._recorded else None
         asked_ns = self._clock.elapsed_ns(0) if self._clock.paced else 0
-        score = await self._batcher.score(Job(self._parts.scorer, windows, final))
+        score = await self._batcher.score(Job(self._parts.scorer, windows, final, self._texts(windows, recorded)))
+        if self._script:
+            return self._stamped_again(score, recorded)
         dropped: dict[Lane, int] = {lane: channel.dropped for lane, channel in self._inboxes().items()}
         if not self._clock.paced:
             return replace(score, dropped=dropped)
@@ -400,6 +472,28 @@ class Session:
             dropped=dropped,
         )
 
+    def _texts(self, windows: list[Window], recorded: Scored | None) -> tuple[Text, ...] | None:
+        """What the windows' words came to when they were recorded, if the words are the same: when they were looked up is in it."""
+        if recorded is None or recorded.texts is None or len(recorded.texts) > len(windows):
+            return None
+        words = tuple(word for window in windows[: len(recorded.texts)] for word in window.words)
+        return recorded.texts if self._updates_come or words == recorded.score.words else None
+
+    def _was(self, seq: int) -> Scored | None:
+        """The final score of that window when it was recorded, if it came here."""
+        if self._recorded and (self._recorded[0].score.kind, self._recorded[0].score.seq) == ("final", seq):
+            return self._recorded.popleft()
+        return None
+
+    def _stamped_again(self, score: Score, recorded: Scored | None) -> Score:
+        """With the wall's times of when it was recorded; a replay has none of its own."""
+        if recorded is None:
+            return score
+        was = recorded.score
+        return replace(
+            score, t_end_unix_ns=was.t_end_unix_ns, latency=was.latency, text_lag_ns=was.text_lag_ns, dropped=was.dropped
+        )
+
     # --- what happens to the session
 
     def _inboxes(self) -> "dict[Lane, Channel[Any]]":
@@ -409,38 +503,32 @@ class Session:
         """Let it be told with the next scores; from any thread."""
         self._happened.append(event)
 
-    def _overtake(self, window: Window) -> None:
+    async def _overtake(self, window: Window) -> None:
         """Tell of a window that was settled without a part that is late; the log says so once, and once when it is over."""
         for part in window.forced:
             reason = f"{part} is too far behind: windows are scored without it"
             if part not in self._forced:
                 log.warning("%s", reason)
-            self._happen(Event(window.t_end_ns, "forced", part, reason))
+            await self._say(Event(window.t_end_ns, "forced", part, reason))
         for part in self._forced.difference(window.forced):
-            self._happen(Event(window.t_end_ns, "recovered", part, f"{part} keeps up again"))
+            await self._say(Event(window.t_end_ns, "recovered", part, f"{part} keeps up again"))
         self._forced = set(window.forced)
 
-    async def _tell(self) -> None:
-        """Hand on what has happened, and what was given up or came too late since the last time."""
-        for lane, channel in self._inboxes().items():
-            self._count("dropped", lane, channel.dropped, "more came than could be dealt with")
-        for sink, outputs in zip(self._sinks, self._to_sinks, strict=True):
-            self._count("dropped", sink.name, outputs.dropped, "scores wait for it")
-        for part, late in self._parts.windows.late.items():
-            self._count("late", part, late, "it came when its window was settled")
-        while self._happened:
-            event = self._happened.popleft()
-            if event.kind in ("lost", "recovered"):
-                log.warning("%s", event.reason)
-            else:
-                log.info("%s %s (%d): %s", event.part, event.kind, event.count, event.reason)
-            await self._emit(event)
+    async def _say(self, event: Event) -> None:
+        if event.kind in ("lost", "recovered"):
+            log.warning("%s", event.reason)
+        else:
+            log.info("%s %s (%d): %s", event.part, event.kind, event.count, event.reason)
+        await self._emit(event)
 
-    def _count(self, kind: Literal["dropped", "late"], what: str, total: int, reason: str) -> None:
-        new = total - self._told.get(f"{kind} {what}", 0)
-        if new:
-            self._told[f"{kind} {what}"] = total
-            self._happen(Event(self._now_ns(), kind, what, reason, new))
+    def _count_dropped(self, what: str, total: int, reason: str) -> None:
+        if new := self._new(f"dropped {what}", total):
+            self._happen(Event(self._now_ns(), "dropped", what, reason, new))
+
+    def _new(self, what: str, total: int) -> int:
+        """How much of it has not been told yet; from now on it has."""
+        new, self._told[what] = total - self._told.get(what, 0), total
+        return new
 
     def _ask(self, kind: Literal["paused", "resumed", "marked"], reason: str) -> None:
         self._happen(Event(self._now_ns(), kind, "session", reason))
@@ -452,6 +540,8 @@ class Session:
     # --- sinks
 
     async def _emit(self, output: Output) -> None:
+        if self.recorder:
+            self.recorder.output(self._now_ns(), output, self._parts.scorer.texts)
         for channel in self._to_sinks:
             await channel.put(output)
 

@@ -35,19 +35,32 @@ class UtteranceSplitter:
         self._speaking = self._speaking or voiced
         return restart
 
+    @property
+    def state(self) -> tuple[int, int, bool]:
+        """Where it stands: windows since the last restart, windows since the last voiced one, whether somebody is speaking."""
+        return self._length, self._silent, self._speaking
+
+    @state.setter
+    def state(self, state: tuple[int, int, bool]) -> None:
+        self._length, self._silent, self._speaking = state
+
     def copy(self) -> "UtteranceSplitter":
         """One that stands at the same window: for the provisional tail."""
         other = UtteranceSplitter(gap_windows=self._gap_windows, max_windows=self._max_windows)
-        other._length, other._silent, other._speaking = self._length, self._silent, self._speaking
+        other.state = self.state
         return other
 
 
 class UtteranceLog:
-    """Sums up each utterance when the next run of windows begins; runs without a voice are none."""
+    """Sums up each utterance when the next run of windows begins; runs without a voice are none.
 
-    def __init__(self) -> None:
-        """Stand before window 0."""
-        self._number = 0
+    Attributes:
+        number: Of the next utterance.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        """Stand where an utterance may begin; `number` is that of the next one."""
+        self.number = number
         self._run: list[Score] = []  # the final scores since the last restart, while a voice was heard in them
 
     def take(self, score: Score, *, restart: bool) -> Utterance | None:
@@ -66,9 +79,9 @@ class UtteranceLog:
             return None
         sentiments = [score.sentiment for score in run]
         words: tuple[Word, ...] = tuple(word for score in run for word in score.words)
-        self._number += 1
+        self.number += 1
         return Utterance(
-            number=self._number - 1,
+            number=self.number - 1,
             t_start_ns=run[0].t_start_ns,
             t_end_ns=run[-1].t_end_ns,
             sentiment=sentiments[-1],

@@ -9,6 +9,7 @@ of it, not even what had come, so that it depends on nothing but the decision; w
 """
 
 from collections import defaultdict, deque
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +83,21 @@ class Windows:
         self._last_ns: dict[Lane, int | None] = {"text": None, "audio": None, "vision": None}
         self._splitter = UtteranceSplitter(gap_windows=gap_windows, max_windows=max_windows)
         self._anew: set[int] = set()  # windows that start anew because somebody asked for it
+        self._begin = 0  # the first window of all
         self._next = 0  # the first window that is not settled
         self._count = 0  # windows that hold any of the input so far
+
+    def begin(self, seq: int, splitter: tuple[int, int, bool], last_ns: Mapping[Lane, int | None]) -> None:
+        """Stand before window `seq` instead, which starts anew: those before it have been settled elsewhere.
+
+        Args:
+            seq: The first window to give out; what comes for those before it is left.
+            splitter: Where the utterances' splitter stands before it.
+            last_ns: The time of each lane's newest row or word in the windows before it.
+        """
+        self._begin = self._next = self._count = seq
+        self._splitter.state = splitter
+        self._last_ns.update(last_ns)
 
     def update(self, update: LaneUpdate) -> None:
         """Take what a lane has to say."""
@@ -162,7 +176,7 @@ class Windows:
         """Note that the input reaches to a moment; returns whether its window is still open."""
         k = t_ns // self._hop_ns
         self._count = max(self._count, k + 1)
-        self.late[part] += number * (k < self._next)
+        self.late[part] += number * (self._begin <= k < self._next)
         return k >= self._next
 
     def _add_rows(self, lane: Lane, rows: FeatureRows) -> None:
@@ -178,7 +192,7 @@ class Windows:
             cut_ns = min(end_ns, (k + 1) * self._hop_ns)
             if k >= self._next:
                 self._voice[k].append((cut_ns - start_ns, voiced))
-            else:
+            elif k >= self._begin:
                 self.late["voice"] += 1
             start_ns = cut_ns
 

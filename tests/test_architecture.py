@@ -19,7 +19,7 @@ MAY_USE = {
 }
 # Inside stream/, from the ground up: a module may use those of its own floor and of the floors below.
 FLOORS = [
-    {"errors", "futures", "clock", "channel", "config", "messages", "worker", "backoff"},
+    {"errors", "futures", "clock", "channel", "config", "messages", "worker", "backoff", "memory"},
     {"utterances", "windows", "inputs", "lanes", "latency", "engine", "scorer", "track", "batcher", "bucket", "mcap"}
     | {"broker", "embedded", "mqtt", "node"},
     {"sources", "sinks", "parts", "feed", "session", "commands", "outlets", "dashboard"},

@@ -17,7 +17,7 @@ import sys
 
 import pocketsphinx
 
-os.nice(10)  # words may come late, and what is shown meanwhile may not
+os.nice(5)  # words may come late, and what is shown meanwhile may not
 
 HEADER = struct.Struct("<cI")
 # How many hidden Markov models may be weighed at once; unbounded, speech that fits none of them, as of another language, costs

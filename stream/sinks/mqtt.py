@@ -64,7 +64,7 @@ class Mqtt:
         self._config, self._node, self._about, self._statistics = config, node, about, statistics
         self._base = f"{config.prefix}/{node}"
         self._obey = obey
-        subscribe = [f"{self._base}/cmd/+"] if obey else []
+        subscribe = [f"{self._base}/cmd/+", f"{self._base}/cmd/record/+"] if obey else []
         if config.home_assistant:
             subscribe.append(f"{config.discovery_prefix}/status")
         self.link = Link(broker, f"{config.prefix}-{node}", f"{self._base}/status", subscribe=subscribe, receive=self._receive)
@@ -158,7 +158,7 @@ class Mqtt:
             return
         if message.retained or not self._obey:  # a retained command would be obeyed again at every connection
             return
-        verb = message.topic.rpartition("/")[2]
+        verb = message.topic.removeprefix(f"{self._base}/cmd/")
         answer = {"v": 1, "node": self._node, "kind": "result", **self._obey(verb, message.payload)}
         topic, told_by = message.answer_to or ("", None)
         if not topic or set(topic) & set("+#\0"):  # nobody can publish there

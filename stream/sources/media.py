@@ -4,29 +4,31 @@ Source: https://pyav.basswood-io.com/docs/stable/
 """
 
 import heapq
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
 
 import av
 import av.error
-import numpy as np
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from extractors.sound import SAMPLE_NS, SAMPLE_RATE
 from stream.clock import Clock
 from stream.errors import SourceError
-from stream.messages import AudioBlock, Packet, VideoFrame
+from stream.messages import AudioBlock, Coded, Packet, VideoFrame
+from stream.pictures import upright
 from stream.sources.source import Provides
 
 _GAP_NS = 40_000_000  # audio times that differ by less from a steady count are the container's rounding
 _SHORT_NS = 500_000_000  # a file that ends so much before its announced end was cut
 _LOOK_AHEAD_NS = 1_000_000_000  # how long decoded packets may wait for another stream to catch up
+_ANNEX_B = ("h264", "hevc")
 _TIMEOUT_S = (10.0, 10.0)  # to open a network stream, and for each read from it
 
 
@@ -59,6 +61,7 @@ class MediaSource:
             "video" if isinstance(stream, VideoStream) else "audio" for stream in self._streams
         )
         self._reading = self._closed = False
+        self.tap: Callable[[Coded], object] | None = None  # is given the video as it is coded
         start_us = self._container.start_time
         self._origin_ns = None if start_us is None else max(0, start_us) * 1000
 
@@ -88,7 +91,7 @@ class MediaSource:
 
     def _decode(self) -> Iterator[tuple[int, "AudioBlock | Picture"]]:
         """All packets, each with its stream's number, in the order of decoding, up to where the file ends."""
-        sound = _Sound()
+        sound, coding = _Sound(), _Coding(self.tap) if self.tap else None
         damaged, end_ns, broken = 0, 0, ""
         chunks = self._container.demux(self._streams)
         while not self._closed:
@@ -99,11 +102,15 @@ class MediaSource:
             except av.error.FFmpegError as error:
                 broken = error.strerror or type(error).__name__
                 break
+            if coding and isinstance(chunk.stream, VideoStream):
+                coding.push(chunk, 0 if chunk.pts is None else self._since_start_ns(chunk.pts, chunk.time_base))
             try:
                 frames = chunk.decode()
             except av.error.FFmpegError:
                 damaged += 1
                 continue
+            if coding and frames and isinstance(frames[0], av.VideoFrame):
+                coding.show(_turns(frames[0]))
             for frame in frames:
                 if not isinstance(frame, av.VideoFrame | av.AudioFrame) or (t_ns := self._time(frame)) is None:
                     damaged += 1
@@ -134,9 +141,10 @@ class MediaSource:
 
     def _time(self, frame: av.VideoFrame | av.AudioFrame) -> int | None:
         """Presentation time since the file's start; negative for what lies before it, None if the frame has none."""
-        if frame.pts is None:
-            return None
-        t_ns = _nanoseconds(frame.pts, frame.time_base)
+        return None if frame.pts is None else self._since_start_ns(frame.pts, frame.time_base)
+
+    def _since_start_ns(self, pts: int, tick_s: Fraction | None) -> int:
+        t_ns = _nanoseconds(pts, tick_s)
         if self._origin_ns is None:  # a live stream that does not say where it starts
             self._origin_ns = t_ns
         return t_ns - self._origin_ns
@@ -158,9 +166,51 @@ class Picture:
 def _ready(packet: Packet | Picture) -> Packet:
     if not isinstance(packet, Picture):
         return packet
-    image = packet.frame.to_ndarray(format="rgb24")
-    turns = round(packet.frame.rotation / 90) % 4  # a phone held upright stores its pictures lying, with the angle beside
-    return VideoFrame(packet.t_ns, np.ascontiguousarray(np.rot90(image, turns)))
+    return VideoFrame(packet.t_ns, upright(packet.frame, _turns(packet.frame)))
+
+
+def _turns(frame: av.VideoFrame) -> int:
+    return round(frame.rotation / 90) % 4
+
+
+class _Coding:
+    """Hands on packets of video as they come, with start codes where the container has lengths instead."""
+
+    def __init__(self, take: Callable[[Coded], object]) -> None:
+        self._take = take
+        self._filter: BitStreamFilterContext | None = None
+        self._begun = False
+        self._waiting: list[Coded] = []  # until a picture has shown how it is turned
+        self._turns: int | None = None
+
+    def push(self, chunk: av.Packet, t_ns: int) -> None:
+        """Take a packet before it is decoded."""
+        if not chunk.size:  # the end
+            return
+        codec = chunk.stream.codec_context
+        if not self._begun:
+            self._begun = True
+            if codec.name in _ANNEX_B and (codec.extradata or b"")[:1] == b"\x01":
+                self._filter = BitStreamFilterContext(f"{codec.name}_mp4toannexb", chunk.stream)
+        extradata = b"" if self._filter else codec.extradata or b""
+        for packet in self._filter.filter(_copy(chunk)) if self._filter else [chunk]:
+            self._waiting.append(Coded(t_ns, codec.name, bytes(packet), extradata, 0, chunk.is_keyframe))
+        if self._turns is not None:
+            self.show(self._turns)
+
+    def show(self, turns: int) -> None:
+        """A picture was decoded that is turned so."""
+        self._turns = turns
+        for coded in self._waiting:
+            self._take(replace(coded, turns=turns))
+        self._waiting.clear()
+
+
+def _copy(chunk: av.Packet) -> av.Packet:
+    """A filter keeps what it is given."""
+    copy = av.Packet(bytes(chunk))
+    copy.pts, copy.dts, copy.time_base, copy.is_keyframe = chunk.pts, chunk.dts, chunk.time_base, chunk.is_keyframe
+    return copy
 
 
 class _Sound:

@@ -6,7 +6,8 @@ from typing import Literal, Protocol
 from stream.clock import Clock
 from stream.messages import Packet
 
-Provides = Literal["video", "audio", "vision_rows", "words"]
+# "updates": a recording's, in place of what the lanes would say of packets; "script": it says as well what was scored when.
+Provides = Literal["video", "audio", "vision_rows", "words", "updates", "script"]
 
 
 class Source(Protocol):

@@ -47,14 +47,18 @@ def read_words(path: Path) -> list[Word]:
 
 
 class TranscribedSource:
-    """A source with words from a file."""
+    """A source with words from a file.
+
+    Attributes:
+        source: The source.
+    """
 
     def __init__(self, source: Source, path: Path) -> None:
         """Read the words; raises `SourceError`, also where the source is live or brings words of its own."""
         if source.live or "words" in source.provides:
             why = "is live" if source.live else "has words of its own"
             raise SourceError(f"--words {path}: {source.name} {why}; leave the option out")
-        self._source, self._words = source, read_words(path)
+        self.source, self._words = source, read_words(path)
         self.name, self.scripted, self.live = f"{source.name} with {path.name}", source.scripted, False
         self.provides: frozenset[Provides] = source.provides | {"words"}
         self.problems = source.problems
@@ -62,7 +66,7 @@ class TranscribedSource:
     def packets(self, clock: Clock) -> Iterator[Packet]:
         """The source's packets, and before each of them the words that have ended by then."""
         told = 0
-        for packet in self._source.packets(clock):
+        for packet in self.source.packets(clock):
             ended = told
             while ended < len(self._words) and self._words[ended].end_ns <= packet.t_ns:
                 ended += 1
@@ -74,4 +78,4 @@ class TranscribedSource:
 
     def close(self) -> None:
         """Close the source."""
-        self._source.close()
+        self.source.close()

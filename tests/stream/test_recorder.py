@@ -1,0 +1,256 @@
+"""What is recorded replays to the last digit; a recording has no holes, and holds no more than was asked for."""
+
+import errno
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stream import recorder as recorder_module
+from stream.clock import ManualClock, PacedClock, UnpacedClock
+from stream.errors import UsageError
+from stream.mcap import RecordingReader
+from stream.messages import Packet, Transcript, VideoFrame, VisionRows
+from stream.parts import Parts
+from stream.recorder import Recorder, part_path
+from stream.records import PACKETS
+from stream.sources.recording import RecordingSource
+from tests.conftest import ROOT
+from tests.stream.recordings import config, in_file, published, record, replay
+from tests.stream.test_session import DEMO, SECOND, Guessing, shared_engine
+from tests.stream.wiring import Face, ListSource, about, parts, video
+
+SPOKEN = [packet for packet in DEMO if not isinstance(packet, Transcript)]
+FILMED: list[Packet] = [video(packet.t_ns) if isinstance(packet, VisionRows) else packet for packet in SPOKEN]
+
+
+def guessing() -> Parts:
+    """With a recogniser that changes its mind."""
+    return parts(words=Guessing(), on=shared_engine())
+
+
+def filming() -> Parts:
+    """With a face in pictures as well."""
+    return parts(face=Face(), words=Guessing(), on=shared_engine())
+
+
+def advances(gaps_ms: list[int], end_ns: int) -> list[int]:
+    """Moments up to `end_ns`, so far apart, again and again."""
+    found = list(
+        itertools.takewhile(lambda t: t < end_ns, itertools.accumulate(itertools.cycle(g * 1_000_000 for g in gaps_ms)))
+    )
+    return [*found, end_ns]
+
+
+# --- the same again
+
+
+@pytest.mark.parametrize("words", [False, True], ids=["no words", "words"])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gaps_ms=st.lists(st.integers(20, 900), min_size=1, max_size=5))
+def test_from_features_everything_is_the_same_to_the_last_digit(
+    tmp_path_factory: pytest.TempPathFactory, words: bool, gaps_ms: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("r") / "a.mcap"
+    was = record(path, SPOKEN, guessing, ManualClock(), advances(gaps_ms, 8 * SECOND), words=words)
+    assert was.provisional
+    source = RecordingSource(path)
+    again = replay(source, shared_engine())
+    assert published(again.outputs, words=words) == published(was.outputs, words=words)
+    assert source.problems == []
+    assert published(was.outputs) == in_file(path) or words
+
+
+@settings(max_examples=6, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gaps_ms=st.lists(st.integers(20, 900), min_size=1, max_size=5))
+def test_from_media_it_is_the_same_too(tmp_path_factory: pytest.TempPathFactory, gaps_ms: list[int]) -> None:
+    path = tmp_path_factory.mktemp("r") / "a.mcap"
+    was = record(path, SPOKEN, guessing, ManualClock(), advances(gaps_ms, 8 * SECOND), level="media")
+    again = replay(RecordingSource(path, origin="media"), shared_engine(), guessing)
+    assert published(again.outputs, words=True) == published(was.outputs, words=True)
+
+
+def test_pictures_that_were_coded_one_by_one_are_seen_again_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    was = record(path, FILMED, filming, ManualClock(), advances([250], 8 * SECOND), level="media")
+    assert was.finals
+    assert was.provisional
+    again = replay(RecordingSource(path, origin="media"), shared_engine(), filming)
+    assert published(again.outputs, words=True) == published(was.outputs, words=True)
+
+
+def test_a_replay_can_be_recorded_and_replayed(tmp_path: Path) -> None:
+    was = record(tmp_path / "a.mcap", SPOKEN, guessing, ManualClock(), advances([300], 8 * SECOND), words=True)
+    source = RecordingSource(tmp_path / "a.mcap")
+    recorder = Recorder(tmp_path / "b.mcap", config(words=True), about(), packets=frozenset())
+    from tests.stream import recordings
+
+    piece = parts(on=shared_engine())
+    piece.vision = piece.audio = piece.text = None
+    piece.scorer._known = source.known
+    recordings.run(source, piece, UnpacedClock(), recorder)
+    again = replay(RecordingSource(tmp_path / "b.mcap"), shared_engine())
+    assert published(again.outputs, words=True) == published(was.outputs, words=True)
+
+
+def test_in_time_finals_are_the_same_and_nothing_is_provisional(tmp_path: Path) -> None:
+    was = record(tmp_path / "a.mcap", SPOKEN, guessing)
+    again = replay(RecordingSource(tmp_path / "a.mcap", arrivals="ideal"), shared_engine())
+    assert again.lasting() == was.lasting()
+    assert not again.provisional
+
+
+def test_words_that_come_later_change_no_final(tmp_path: Path) -> None:
+    was = record(tmp_path / "a.mcap", SPOKEN, guessing)
+    late = replay(
+        RecordingSource(tmp_path / "a.mcap", arrivals="ideal", delay_ns=2 * SECOND), shared_engine(), clock=PacedClock(20.0)
+    )
+    assert late.lasting() == was.lasting()
+    known = [score.lanes["text"].status for score in late.provisional]
+    assert known.count("unknown") > 5
+
+
+# --- parts
+
+
+def test_each_part_replays_by_itself_and_together_they_are_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    was = record(path, SPOKEN, guessing, ManualClock(), advances([250], 8 * SECOND), part_minutes=0.001)
+    finals = {score.seq: score for score in was.finals}
+    paths = sorted(tmp_path.glob("*.mcap"))
+    assert len(paths) > 1
+    assert paths[0] == path or part_path(path, 2) in paths
+    seen: list[int] = []
+    for each in paths:
+        source = RecordingSource(each)
+        again = replay(source, shared_engine())
+        assert again.finals
+        assert again.finals[0].seq == source.about.begin.seq
+        for x, y in zip(published(again.finals), published([finals[score.seq] for score in again.finals]), strict=True):
+            assert x.decode() == y.decode(), each
+        recorded = in_file(each)
+        assert published(again.outputs)[: len(recorded)] == recorded
+        seen += [score.seq for score in again.finals]
+    assert set(seen) == set(finals)
+
+
+def test_only_the_newest_parts_are_kept(tmp_path: Path) -> None:
+    record(tmp_path / "a.mcap", SPOKEN, guessing, part_minutes=0.001, keep_parts=1)
+    (path,) = tmp_path.glob("*.mcap")
+    assert RecordingReader(path).about.part > 1
+
+
+def test_a_recording_that_waits_begins_when_it_is_asked_for_and_ends_when_it_is(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "a.mcap", config(standby=True), about(), packets=frozenset())
+    source = ListSource(SPOKEN, work=lambda t_ns: recorder.start() if t_ns > 4 * SECOND else None)
+    from tests.stream import recordings
+
+    was = recordings.run(source, guessing(), PacedClock(2.0), recorder)
+    (path,) = tmp_path.glob("*.mcap")
+    again = RecordingSource(path)
+    assert again.about.begin.seq > 0
+    assert published(replay(again, shared_engine()).finals) == published(
+        [score for score in was.finals if score.seq >= again.about.begin.seq]
+    )
+    assert [event.part for event in was.events("recording")][:1] == ["recording"]
+
+
+# --- what is not in it
+
+
+def test_features_hold_no_picture_no_sound_and_no_words(tmp_path: Path) -> None:
+    record(tmp_path / "a.mcap", FILMED, filming)
+    record(tmp_path / "b.mcap", FILMED, filming, level="media")
+    secret = [b'"text":"noise', b'"text":"voice', b"perhaps"]
+    private, media = (everything(tmp_path / name) for name in ("a.mcap", "b.mcap"))
+    assert all(word in media for word in secret[:1])
+    assert not any(word in private for word in secret)
+    reader = RecordingReader(tmp_path / "a.mcap")
+    assert not {each.kind.topic for each in reader.records()} & {*PACKETS, "taken"}
+    sound = next(packet for packet in FILMED if not isinstance(packet, VideoFrame | VisionRows | Transcript))
+    assert sound.samples[:64].tobytes() not in (tmp_path / "a.mcap").read_bytes()  # type: ignore[union-attr]
+
+
+def everything(path: Path) -> bytes:
+    """All that is in a recording, as it was before it was compressed."""
+    reader = RecordingReader(path)
+    return reader.about.model_dump_json().encode() + b"".join(each.kind.encode(each.value) for each in reader.records())
+
+
+def test_scores_alone_are_no_more_than_that(tmp_path: Path) -> None:
+    was = record(tmp_path / "a.mcap", SPOKEN, guessing, level="scores")
+    assert in_file(tmp_path / "a.mcap") == published(was.outputs)
+    assert {each.kind.topic for each in RecordingReader(tmp_path / "a.mcap").records()} <= {"score", "utterance", "event"}
+
+
+# --- what goes wrong
+
+
+def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "a.mcap").write_text("mine")
+    with pytest.raises(UsageError, match=r"a\.mcap: the file is there already; give another name, or remove it"):
+        Recorder(tmp_path / "a.mcap", config(), about(), packets=frozenset())
+    with pytest.raises(UsageError, match="cannot be written .No such file"):
+        Recorder(tmp_path / "none" / "a.mcap", config(), about(), packets=frozenset())
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = recorder_module.RecordingWriter.write
+    left = itertools.count(200, -1)
+
+    def write(self: Any, record: Any) -> None:
+        if next(left) < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(self, record)
+
+    monkeypatch.setattr(recorder_module.RecordingWriter, "write", write)
+    was = record(tmp_path / "a.mcap", SPOKEN, guessing)
+    assert len(was.finals) == 24
+    (event,) = [event for event in was.events("lost") if event.part == "recording"]
+    assert event.reason == "the recording ends here: the disk is full; make room"
+
+
+def test_what_waits_for_a_slow_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "_MOST_RECORDS", 50)
+    monkeypatch.setattr(recorder_module.RecordingWriter, "write", lambda self, record: time.sleep(0.02))
+    was = record(tmp_path / "a.mcap", SPOKEN, guessing)
+    assert [event.reason for event in was.events("lost")] == [
+        "the recording ends here: the disk is too slow for it; record less, or elsewhere"
+    ]
+
+
+_WRITES = """
+import sys
+from pathlib import Path
+from tests.stream.recordings import record
+from tests.stream.test_recorder import SPOKEN, guessing
+from stream.clock import PacedClock
+print("ready", flush=True)
+record(Path(sys.argv[1]), SPOKEN, guessing, PacedClock(1.0))
+"""
+
+
+def test_after_sigkill_all_is_readable_up_to_the_last_second_or_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITES, str(path)], cwd=ROOT, stdout=subprocess.PIPE, env=os.environ
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        time.sleep(4.5)
+        process.send_signal(signal.SIGKILL)
+    source = RecordingSource(path)
+    again = replay(source, shared_engine())
+    assert published(again.outputs)[: len(in_file(path))] == in_file(path)
+    (problem,) = source.problems
+    assert "without its index" in problem
+    records = list(RecordingReader(path).records())
+    assert records[-1].t_ns > 2 * SECOND
