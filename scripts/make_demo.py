@@ -182,7 +182,12 @@ def main() -> None:
 
     OUTPUT.unlink(missing_ok=True)
     packets.sort(key=lambda packet: packet.t_ns)
-    about = About(name="scripted demo", scripted=True, packets=("audio", "vision_rows", "words"))
+    about = About(
+        name="scripted demo",
+        scripted=True,
+        packets=("audio", "vision_rows", "words"),
+        contracts={"vision": CONTRACT.tag},
+    )
     with RecordingWriter(OUTPUT, about) as recording:
         for number, packet in enumerate(packets):
             recording.write(Record(number, packet.t_ns, KINDS[type(packet)], packet))

@@ -29,7 +29,7 @@ class Cut:
             end_ns: Up to the final score of the window that starts here or after, without it; None for the end.
         """
         self._reader, self._end_ns = reader, end_ns
-        self._lead: list[Record] = []
+        self._lead: set[int] = set()  # the numbers of earlier records that windows of the part depend on
         self._first = 0  # the number of the first record after the lead
         self.about: About = reader.about
         if start_ns is None:
@@ -47,6 +47,7 @@ class Cut:
         )
         texts = 0  # the number of those of the next score
         begin: Begin | None = None
+        lead: list[Record] = []
         for record in self._reader.records(frozenset({*ENTRY_TOPICS, *OUTPUT_TOPICS, TEXTS.topic})):
             if record.kind is TEXTS:
                 texts = record.number
@@ -55,8 +56,9 @@ class Cut:
             elif isinstance(record.value, Score) and record.value.kind == "final" and record.value.t_start_ns > start_ns:
                 break
             elif progress.output(record.value):
-                begin, self._lead, self._first = progress.begin, progress.lead(), texts or record.number
+                begin, lead, self._first = progress.begin, progress.lead(), texts or record.number
         if begin is not None:
+            self._lead = {record.number for record in lead}
             self.about = self.about.model_copy(update={"begin": begin})
 
     def records(self) -> Iterator[Record]:
@@ -65,7 +67,6 @@ class Cut:
         vectors: OrderedDict[int, Record] = OrderedDict()
         written: set[int] = set()
         shown: list[Record] = []  # coded video since the last picture that stands by itself, before the part
-        yield from self._lead
         for record in self._reader.records():
             kind, value = record.kind, record.value
             if kind is VECTOR:
@@ -77,13 +78,13 @@ class Cut:
                 return
             if kind.topic in PACKETS or kind is TAKEN:
                 if value.t_ns >= begin_ns if kind is not TAKEN else record.number >= self._first:
-                    yield from shown
+                    yield from (replace(each, t_ns=record.t_ns) for each in shown)
                     shown = []
                     yield record
                 elif isinstance(value, Coded):
                     shown = [record] if value.key else [*shown, record]
                 continue
-            if record.number < self._first:
+            if record.number < self._first and record.number not in self._lead:
                 continue
             if kind is TEXTS:
                 for number in value.vectors:

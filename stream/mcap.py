@@ -8,9 +8,8 @@ stands in a metadata record at the beginning.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import IO, Any, Literal, cast
 
-from mcap.exceptions import EndOfFile
 from mcap.records import Channel, Header, McapRecord, Message, Metadata
 from mcap.stream_reader import StreamReader
 from mcap.writer import Writer
@@ -212,7 +211,7 @@ class RecordingReader:
         last_ns = 0
         with self.path.open("rb") as file:
             found = StreamReader(file, validate_crcs=True, record_size_limit=_LARGEST).records
-            while (record := self._next(found, last_ns)) is not None:
+            while (record := self._next(found, file, last_ns)) is not None:
                 if isinstance(record, Channel):
                     if record.topic[1:] in KINDS and (topics is None or record.topic[1:] in topics):
                         channels[record.id] = KINDS[record.topic[1:]]
@@ -229,17 +228,18 @@ class RecordingReader:
                         return
                     yield Record(record.sequence, record.log_time, kind, value)
 
-    def _next(self, found: Iterator[McapRecord], last_ns: int) -> McapRecord | None:
+    def _next(self, found: Iterator[McapRecord], file: IO[bytes], last_ns: int) -> McapRecord | None:
         """The next record of the container; None at the end, whichever it is."""
         try:
             record = next(found, None)
-        except EndOfFile:
-            self.problem = (
-                f"{self.path}: ends at {last_ns / 1e9:.1f} s without its index, as when the program was killed or is still "
-                "writing; what is there is used, python -m stream.recording repair mends it"
-            )
         except Exception as error:  # likewise
-            self._damaged(last_ns, error)
+            if file.read(1):
+                self._damaged(last_ns, error)
+            else:
+                self.problem = (
+                    f"{self.path}: ends at {last_ns / 1e9:.1f} s without its index, as when the program was killed or is still "
+                    "writing; what is there is used, python -m stream.recording repair mends it"
+                )
         else:
             self.ended = record is None
             return record

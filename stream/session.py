@@ -344,11 +344,11 @@ class Session:
                 if isinstance(message, Replayed):
                     self._recorded = deque(message.scores)
                     if entry := await self._entry(message):
-                        await self._take(entry)
+                        await self._take(entry, message.t_ns)
                 else:
-                    await self._take(message)
+                    await self._take(message, self._now_ns())
             if not self._updates_come and not self._script:  # a recording says itself whether its session came to its end
-                await self._take(Ended())
+                await self._take(Ended(), self._now_ns())
         finally:
             for channel in self._to_sinks:
                 channel.close()
@@ -363,20 +363,20 @@ class Session:
             return update
         return None
 
-    async def _take(self, entry: Entry) -> None:
-        """Let what comes do what it does; after it, tell what has happened and what was given up since the last time."""
-        await self._apply(entry)
+    async def _take(self, entry: Entry, t_ns: int) -> None:
+        """Let what comes at `t_ns` do what it does; after it, tell what has happened and what was given up meanwhile."""
+        await self._apply(entry, t_ns)
         for lane, channel in self._inboxes().items():
             self._count_dropped(lane, channel.dropped, "more came than could be dealt with")
         for sink, outputs in zip(self._sinks, self._to_sinks, strict=True):
             self._count_dropped(sink.name, outputs.dropped, "scores wait for it")
         while self._happened:
-            await self._apply(self._happened.popleft())
+            await self._apply(self._happened.popleft(), self._now_ns())
 
-    async def _apply(self, entry: Entry) -> None:
+    async def _apply(self, entry: Entry, now_ns: int) -> None:
         windows = self._parts.windows
         if self.recorder:
-            self.recorder.entry(self._now_ns(), entry)
+            self.recorder.entry(now_ns, entry)
         match entry:
             case Event():
                 await self._say(entry)
@@ -400,7 +400,7 @@ class Session:
             await self._prepare(entry)
         for part, late in windows.late.items():
             if new := self._new(f"late {part}", late):
-                await self._say(Event(self._now_ns(), "late", part, "it came when its window was settled", new))
+                await self._say(Event(now_ns, "late", part, "it came when its window was settled", new))
         if isinstance(entry, Ended) and (over := self._utterances.finish()):
             await self._emit(over)
 
@@ -473,7 +473,7 @@ class Session:
         )
 
     def _texts(self, windows: list[Window], recorded: Scored | None) -> tuple[Text, ...] | None:
-        """What the windows' words came to when they were recorded, if the words are the same: when they were looked up is in it."""
+        """What the windows' words came to when they were recorded, if they are the same words."""
         if recorded is None or recorded.texts is None or len(recorded.texts) > len(windows):
             return None
         words = tuple(word for window in windows[: len(recorded.texts)] for word in window.words)

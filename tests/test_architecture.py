@@ -21,9 +21,11 @@ MAY_USE = {
 FLOORS = [
     {"errors", "futures", "clock", "channel", "config", "messages", "worker", "backoff", "memory"},
     {"utterances", "windows", "inputs", "lanes", "latency", "engine", "scorer", "track", "batcher", "bucket", "mcap"}
+    | {"records", "progress", "cropping", "pictures"}
     | {"broker", "embedded", "mqtt", "node"},
-    {"sources", "sinks", "parts", "feed", "session", "commands", "outlets", "dashboard"},
-    {"live", "devices", "doctor"},
+    {"sources", "sinks", "parts", "feed", "runner", "session", "commands", "outlets", "dashboard"}
+    | {"recorder", "editing", "verifying", "export"},
+    {"live", "replay", "recording", "launch", "devices", "doctor"},
 ]
 # What runs on a machine that has torch, numpy and safetensors, and models/ besides.
 CORE = {"stream.engine", "stream.bucket", "stream.errors"}

@@ -91,8 +91,9 @@ class RecordingSource:
             raise SourceError(f"{path}: holds {_holds(whole.level)}; record with --record-level {origin or 'features'}")
         if origin == "features" and not features:
             raise SourceError(f"{path}: packets alone, no features; leave --from out")
-        if features and whole.contracts != feature_contracts():
-            way = ", or replay --from media" if whole.packets else ""
+        lanes = set(whole.contracts) | set(feature_contracts()) if features else _ready_made(whole.packets)
+        if any(whole.contracts.get(lane) != feature_contracts().get(lane) for lane in lanes):
+            way = ", or replay --from media" if features and whole.packets else ""
             raise SourceError(f"{path}: its features are of another version of the extractors; record it again{way}")
         self._cut = Cut(self._reader, start_ns, end_ns)
         self.about = self._cut.about
@@ -293,6 +294,11 @@ def _taker(packet: Packet) -> Lane:
             return "text"
         case _:
             return "vision"
+
+
+def _ready_made(packets: tuple[str, ...]) -> set[str]:
+    """Lanes whose features came from the source itself."""
+    return {"vision"} if "vision_rows" in packets else set()
 
 
 def _holds(level: str) -> str:

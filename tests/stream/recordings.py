@@ -1,7 +1,7 @@
 """Sessions that are recorded and replayed in tests: the real recorder, file and replay, with lanes and models of `wiring`."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from stream.batcher import Batcher
@@ -9,7 +9,7 @@ from stream.clock import Clock, ManualClock, UnpacedClock
 from stream.config import Config, RecordConfig, WindowsConfig
 from stream.engine import Engine
 from stream.mcap import RecordingReader
-from stream.messages import Event, Output, Packet, VideoFrame
+from stream.messages import Event, Lane, Output, Packet, VideoFrame
 from stream.parts import Parts
 from stream.recorder import Recorder
 from stream.records import OUTPUTS, without_words
@@ -27,13 +27,20 @@ def config(**record: object) -> Config:
     return Config(windows=WINDOWS, record=RecordConfig.model_validate(record))
 
 
-def run(source: Source, piece: Parts, clock: Clock, recorder: Recorder | None = None, advance: Sequence[int] = ()) -> ListSink:
+def run(
+    source: Source,
+    piece: Parts,
+    clock: Clock,
+    recorder: Recorder | None = None,
+    advance: Sequence[int] = (),
+    lateness: Mapping[Lane, int] | None = None,
+) -> ListSink:
     """Run a session to its end; a manual clock goes on by `advance`."""
     sink = ListSink()
 
     async def scenario() -> None:
         batcher = Batcher()
-        session = Session([source], piece, batcher, clock, [sink], hop_ns=HOP, recorder=recorder)
+        session = Session([source], piece, batcher, clock, [sink], hop_ns=HOP, lateness_ns=lateness, recorder=recorder)
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             group.create_task(session.run())
             for t_ns in advance:
@@ -68,7 +75,11 @@ def record(
 
 
 def replay(
-    source: RecordingSource, on: Engine, make: Callable[[], Parts] | None = None, clock: Clock | None = None
+    source: RecordingSource,
+    on: Engine,
+    make: Callable[[], Parts] | None = None,
+    clock: Clock | None = None,
+    lateness: Mapping[Lane, int] | None = None,
 ) -> ListSink:
     """Replay: from features, or from packets through the lanes that `make` makes."""
     begin = source.about.begin
@@ -83,7 +94,7 @@ def replay(
     piece.begin = begin
     piece.windows.begin(begin.seq, begin.splitter, begin.last_ns)
     piece.scorer.begin(begin.smooth, begin.said)
-    return run(source, piece, clock or UnpacedClock())
+    return run(source, piece, clock or UnpacedClock(), lateness=lateness)
 
 
 def published(outputs: Sequence[Output], *, words: bool = False) -> list[bytes]:

@@ -28,6 +28,11 @@ class Session:
     def resume(self) -> None:
         self.done.append("resume")
 
+    def record(self, *, on: bool) -> None:
+        if self._file:
+            raise UsageError("a has no file to record to; start it with --record FILE")
+        self.done.append("record/start" if on else "record/stop")
+
     def mark(self, label: str) -> None:
         self.done.append(f"mark {label}")
 
@@ -40,7 +45,7 @@ def commands(**sessions: Session) -> Commands:
     return made
 
 
-@pytest.mark.parametrize("verb", ["reset", "pause", "resume"])
+@pytest.mark.parametrize("verb", ["reset", "pause", "resume", "record/start", "record/stop"])
 def test_an_empty_command_is_for_all_sessions(verb: str) -> None:
     a, b = Session(), Session()
     assert commands(a=a, b=b).obey(verb, b"") == {"id": None, "verb": verb, "ok": True, "sessions": ["a", "b"]}
@@ -57,7 +62,7 @@ def test_one_session_a_label_and_an_id() -> None:
 @pytest.mark.parametrize(
     ("verb", "payload", "error"),
     [
-        ("dance", b"", "no such command; there are reset, pause, resume, mark"),
+        ("dance", b"", "no such command; there are reset, pause, resume, mark, record/start, record/stop"),
         ("reset", b"{", "Invalid JSON"),
         ("reset", b"[1]", "object"),
         ("reset", b'{"sesion": "a"}', "sesion"),

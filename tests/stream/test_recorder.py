@@ -1,11 +1,13 @@
 """What is recorded replays to the last digit; a recording has no holes, and holds no more than was asked for."""
 
+import asyncio
 import errno
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,18 @@ from stream import recorder as recorder_module
 from stream.clock import ManualClock, PacedClock, UnpacedClock
 from stream.errors import UsageError
 from stream.mcap import RecordingReader
-from stream.messages import Packet, Transcript, VideoFrame, VisionRows
+from stream.messages import Lane, Packet, Transcript, VideoFrame, VisionRows
 from stream.parts import Parts
 from stream.recorder import Recorder, part_path
 from stream.records import PACKETS
 from stream.sources.recording import RecordingSource
 from tests.conftest import ROOT
-from tests.stream.recordings import config, in_file, published, record, replay
+from tests.stream.recordings import config, in_file, published, record, replay, run
 from tests.stream.test_session import DEMO, SECOND, Guessing, shared_engine
-from tests.stream.wiring import Face, ListSource, about, parts, video
+from tests.stream.test_session_live import Studio
+from tests.stream.wiring import Dictation, Face, ListSource, about, parts, until, video
 
+EVENTS = ("lost", "recovered", "forced", "late", "reset", "marked")
 SPOKEN = [packet for packet in DEMO if not isinstance(packet, Transcript)]
 FILMED: list[Packet] = [video(packet.t_ns) if isinstance(packet, VisionRows) else packet for packet in SPOKEN]
 
@@ -91,12 +95,10 @@ def test_a_replay_can_be_recorded_and_replayed(tmp_path: Path) -> None:
     was = record(tmp_path / "a.mcap", SPOKEN, guessing, ManualClock(), advances([300], 8 * SECOND), words=True)
     source = RecordingSource(tmp_path / "a.mcap")
     recorder = Recorder(tmp_path / "b.mcap", config(words=True), about(), packets=frozenset())
-    from tests.stream import recordings
-
     piece = parts(on=shared_engine())
     piece.vision = piece.audio = piece.text = None
     piece.scorer._known = source.known
-    recordings.run(source, piece, UnpacedClock(), recorder)
+    run(source, piece, UnpacedClock(), recorder)
     again = replay(RecordingSource(tmp_path / "b.mcap"), shared_engine())
     assert published(again.outputs, words=True) == published(was.outputs, words=True)
 
@@ -134,8 +136,7 @@ def test_each_part_replays_by_itself_and_together_they_are_the_whole(tmp_path: P
         again = replay(source, shared_engine())
         assert again.finals
         assert again.finals[0].seq == source.about.begin.seq
-        for x, y in zip(published(again.finals), published([finals[score.seq] for score in again.finals]), strict=True):
-            assert x.decode() == y.decode(), each
+        assert published(again.finals) == published([finals[score.seq] for score in again.finals])
         recorded = in_file(each)
         assert published(again.outputs)[: len(recorded)] == recorded
         seen += [score.seq for score in again.finals]
@@ -151,9 +152,7 @@ def test_only_the_newest_parts_are_kept(tmp_path: Path) -> None:
 def test_a_recording_that_waits_begins_when_it_is_asked_for_and_ends_when_it_is(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "a.mcap", config(standby=True), about(), packets=frozenset())
     source = ListSource(SPOKEN, work=lambda t_ns: recorder.start() if t_ns > 4 * SECOND else None)
-    from tests.stream import recordings
-
-    was = recordings.run(source, guessing(), PacedClock(2.0), recorder)
+    was = run(source, guessing(), PacedClock(2.0), recorder)
     (path,) = tmp_path.glob("*.mcap")
     again = RecordingSource(path)
     assert again.about.begin.seq > 0
@@ -198,7 +197,7 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "a.mcap").write_text("mine")
     with pytest.raises(UsageError, match=r"a\.mcap: the file is there already; give another name, or remove it"):
         Recorder(tmp_path / "a.mcap", config(), about(), packets=frozenset())
-    with pytest.raises(UsageError, match="cannot be written .No such file"):
+    with pytest.raises(UsageError, match="cannot be written"):
         Recorder(tmp_path / "none" / "a.mcap", config(), about(), packets=frozenset())
 
 
@@ -254,3 +253,65 @@ def test_after_sigkill_all_is_readable_up_to_the_last_second_or_so(tmp_path: Pat
     assert "without its index" in problem
     records = list(RecordingReader(path).records())
     assert records[-1].t_ns > 2 * SECOND
+
+
+# --- live sessions
+
+
+@pytest.mark.parametrize("origin", ["features", "media"])
+def test_a_live_session_in_which_everything_goes_wrong_replays_too(tmp_path: Path, origin: Any) -> None:
+    """A camera that goes and comes back, words too late, an utterance begun by command, a pause."""
+    path = tmp_path / "a.mcap"
+    lateness: dict[Lane, int] = {"text": 2 * SECOND, "audio": 600 * SECOND, "vision": 600 * SECOND}
+
+    async def scenario() -> Studio:
+        studio = Studio(lateness=lateness, on=shared_engine())
+        studio.session.recorder = Recorder(path, config(level="media"), about(), packets=frozenset(("audio", "video")))
+        async with studio.running():
+            await studio.go(1.5)
+            studio.session.reset()
+            studio.session.mark("here")
+            studio.camera.unplug()
+            studio.stuck = {"vision"}
+            await studio.go(3)
+            studio.camera.plug()
+            await until(lambda: studio.camera.opened == 2)
+            studio.stuck.clear()
+            await studio.go(1)
+        studio.session.recorder.close()
+        return studio
+
+    studio = asyncio.run(scenario())
+    assert {"reset", "marked", "lost", "recovered"} <= {event.kind for event in studio.screen.events(*EVENTS)}
+    source = RecordingSource(path, origin=origin)
+    make = (lambda: parts(face=Face(), words=Dictation(), on=shared_engine())) if origin == "media" else None
+    again = replay(source, shared_engine(), make, lateness=lateness)
+    assert published(again.outputs, words=True) == published(studio.screen.outputs, words=True)
+    assert again.events(*EVENTS) == studio.screen.events(*EVENTS)
+    assert source.problems == []
+
+
+def test_words_that_are_overtaken_are_overtaken_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    held = threading.Event()
+    lateness: dict[Lane, int] = {"text": 1 * SECOND, "audio": 600 * SECOND, "vision": 600 * SECOND}
+
+    async def scenario() -> Studio:
+        stuck = Dictation(lambda t_ns: held.wait(20) if t_ns > SECOND else None)
+        studio = Studio(lateness=lateness, words=stuck, on=shared_engine())
+        studio.session.recorder = Recorder(path, config(), about(), packets=frozenset())
+        async with studio.running():
+            await studio.go(1)
+            studio.stuck = {"text"}
+            await studio.go(3, within_s=1.5)
+            held.set()
+            studio.stuck.clear()
+            await studio.go(1)
+        studio.session.recorder.close()
+        return studio
+
+    studio = asyncio.run(scenario())
+    assert studio.screen.events("forced")
+    again = replay(RecordingSource(path), shared_engine(), lateness=lateness)
+    assert published(again.outputs) == published(studio.screen.outputs)
+    assert again.events("forced", "recovered", "late") == studio.screen.events("forced", "recovered", "late")

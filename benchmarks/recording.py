@@ -1,0 +1,138 @@
+"""What does a recording cost, how large is it, and how fast does it replay?
+
+    python -m benchmarks.recording --data FOLDER --json FILE
+
+A video file is analysed in real time without a recording and at each level: processor time beside that without, and megabytes a
+minute. The same for a clip as a camera would bring it, whose pictures have to be coded. Then the features are replayed as fast
+as it goes, final and provisional scores, beside the session's own length.
+"""
+
+import asyncio
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import Figure, corpus_parser, need, show_figures, write
+from benchmarks.live import LoopedClip, Usage
+from stream.batcher import Batcher
+from stream.channel import Channel
+from stream.clock import PacedClock
+from stream.config import AsrConfig, Config, RecordConfig
+from stream.messages import Output, SessionInfo
+from stream.parts import Input, load
+from stream.recorder import Recorder
+from stream.session import Session
+from stream.sources.media import MediaSource
+from stream.sources.recording import RecordingSource
+from stream.sources.source import Source
+from stream.verifying import replayed
+
+LEVELS = ("scores", "features", "media")
+
+
+class Nobody:
+    """A sink that takes all."""
+
+    name = "nobody"
+
+    async def run(self, info: SessionInfo, outputs: Channel[Output]) -> None:
+        """Take all."""
+        async for _ in outputs:
+            pass
+
+
+async def session(source: Source, path: Path | None, level: str, seconds: float | None) -> tuple[float, float]:
+    """Run one in real time; returns processor seconds, with its children's, and its length in seconds."""
+    config = Config(asr=AsrConfig(engine="sphinx"), record=RecordConfig.model_validate({"level": level, "words": True}))
+    (parts,) = load(config, [Input("live", (source,))], torch.device("cpu"))
+    batcher, clock = Batcher(), PacedClock()
+    recorder = Recorder(path, config, parts.info, packets=source.provides) if path else None
+    if recorder and level == "media" and isinstance(source, MediaSource):
+        source.tap = recorder.coded
+    running = Session(
+        [source],
+        parts,
+        batcher,
+        clock,
+        [Nobody()],
+        hop_ns=config.windows.hop_ns,
+        lateness_ns=config.lateness.lanes_ns,
+        recorder=recorder,
+    )
+    begun_s, before = time.monotonic(), Usage.now()
+    task = asyncio.create_task(running.run())
+    usage = before
+    while not task.done():
+        await asyncio.sleep(0.5)
+        usage = Usage.now()  # before children have ended
+        if seconds and time.monotonic() - begun_s > seconds:
+            break
+    length_s = time.monotonic() - begun_s
+    running.stop()
+    await task
+    await batcher.close()
+    parts.close()
+    if recorder:
+        recorder.close()
+    return usage.cpu_s - before.cpu_s, length_s
+
+
+def costs(name: str, folder: Path, make: "Sequence[Source]", seconds: float | None) -> list[Figure]:
+    """Of each level beside no recording; `make` has a source for each of the four runs."""
+    without, length_s = asyncio.run(session(make[0], None, "scores", seconds))
+    found = [Figure(f"{name}, not recorded: processors kept busy", without / length_s, "cpus")]
+    for source, level in zip(make[1:], LEVELS, strict=True):
+        path = folder / f"{name.replace(' ', '-')}-{level}.mcap"
+        cpu_s, ran_s = asyncio.run(session(source, path, level, seconds))
+        found.append(Figure.against(without / length_s, f"{name}, {level}: processors kept busy", cpu_s / ran_s, "cpus"))
+        found.append(Figure(f"{name}, {level}: size", path.stat().st_size / 1e6 / (ran_s / 60), "MB/min"))
+    return found
+
+
+def speed(path: Path) -> list[Figure]:
+    """Of a replay from features, beside the session's length; the model is loaded already when the time begins."""
+    source = RecordingSource(path)
+    begun_s = time.perf_counter()
+    outputs = replayed(source, torch.device("cpu"))
+    first_s = time.perf_counter() - begun_s
+    begun_s = time.perf_counter()
+    replayed(RecordingSource(path, end_ns=1), torch.device("cpu"))
+    loading_s = time.perf_counter() - begun_s
+    length_s = max(getattr(output, "t_end_ns", 0) for output in outputs) / 1e9
+    took_s = first_s - loading_s
+    return [
+        Figure("length of the session that is replayed", length_s, "s"),
+        Figure.against(
+            1.0, "replay from features, finals and provisional scores; baseline: real time", length_s / took_s, "times"
+        ),
+        Figure("before that: to load", loading_s, "s"),
+    ]
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = corpus_parser(__doc__)
+    options.add_argument("--video", default="data/mosei/-3nNcZdcdvU.mp4", help="a video file in the data folder")
+    options.add_argument("--clip", default="talk2.mp4", help="one of the clips in clips/, for the camera (default talk2.mp4)")
+    options.add_argument("--seconds", type=float, default=60.0, help="how long the camera runs (default 60)")
+    arguments = options.parse_args()
+    logging.getLogger("stream").setLevel(logging.ERROR)
+    video, clip = need(arguments.data / arguments.video), need(arguments.data / "clips" / arguments.clip)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        found = costs("a video file", folder, [MediaSource(str(video)) for _ in range(4)], None)
+        found += costs("a camera", folder, [LoopedClip(clip) for _ in range(4)], arguments.seconds)
+        found += speed(folder / "a-camera-features.mcap")
+    finally:
+        shutil.rmtree(folder)
+    show_figures(found)
+    write(arguments.json, found)
+
+
+if __name__ == "__main__":
+    main()

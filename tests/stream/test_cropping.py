@@ -1,0 +1,139 @@
+"""What is cut out of a recording replays as the whole does; parts make the whole again; what is broken is mended."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from stream import editing
+from stream.clock import ManualClock, UnpacedClock
+from stream.errors import SourceError, UsageError
+from stream.mcap import RecordingReader
+from stream.messages import AudioBlock, Packet, Score, VideoFrame
+from stream.sources.media import MediaSource
+from stream.sources.recording import RecordingSource
+from tests.conftest import SHARED
+from tests.stream.recordings import in_file, published, record, replay
+from tests.stream.test_recorder import SPOKEN, advances, guessing
+from tests.stream.test_session import DEMO, SECOND, shared_engine
+from tests.stream.wiring import HOP
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("r") / "whole.mcap"
+    record(path, SPOKEN, guessing, ManualClock(), advances([250], 8 * SECOND), level="media")
+    return path
+
+
+def of(path: Path) -> dict[int, bytes]:
+    """The final scores in a recording."""
+    kept = (each.value for each in RecordingReader(path).records())
+    finals = [value for value in kept if isinstance(value, Score) and value.kind == "final"]
+    return dict(zip([score.seq for score in finals], published(finals), strict=True))
+
+
+@pytest.mark.parametrize(("start", "end"), [(None, 3.0), (2.0, None), (3.3, 5.2), (0.0, None)])
+def test_a_part_replays_as_the_whole_does(whole: Path, tmp_path: Path, start: float | None, end: float | None) -> None:
+    start_ns, end_ns = (None if each is None else round(each * SECOND) for each in (start, end))
+    about = editing.crop(whole, tmp_path / "part.mcap", start_ns, end_ns)
+    assert about.begin.seq * HOP <= (start_ns or 0)
+    expected = of(whole)
+    found = of(tmp_path / "part.mcap")
+    last = max(expected) if end_ns is None else -(-end_ns // HOP) - 1
+    assert sorted(found) == list(range(about.begin.seq, last + 1))
+    again = replay(RecordingSource(tmp_path / "part.mcap"), shared_engine())
+    assert published(again.finals) == [expected[seq] for seq in sorted(found)]
+    assert published(again.outputs)[: len(in_file(tmp_path / "part.mcap"))] == in_file(tmp_path / "part.mcap")
+
+
+def test_a_start_that_is_passed_without_cropping_is_the_same(whole: Path) -> None:
+    again = replay(RecordingSource(whole, start_ns=3 * SECOND, end_ns=5 * SECOND), shared_engine())
+    expected = of(whole)
+    assert again.finals
+    assert published(again.finals) == [expected[score.seq] for score in again.finals]
+
+
+def test_from_media_the_beginning_is_the_same_and_the_middle_is_refused(whole: Path, tmp_path: Path) -> None:
+    editing.crop(whole, tmp_path / "begin.mcap", None, 4 * SECOND)
+    again = replay(RecordingSource(tmp_path / "begin.mcap", origin="media"), shared_engine(), guessing)
+    found = of(tmp_path / "begin.mcap")
+    assert published(again.finals[: len(found)]) == list(found.values())
+    editing.crop(whole, tmp_path / "middle.mcap", 3 * SECOND, None)
+    with pytest.raises(SourceError, match="replay --from features, or with --arrivals ideal"):
+        RecordingSource(tmp_path / "middle.mcap", origin="media")
+    ideal = RecordingSource(tmp_path / "middle.mcap", origin="media", arrivals="ideal")
+    packets = list(ideal.packets(UnpacedClock()))
+    assert min(packet.t_ns for packet in packets) >= ideal.about.begin.seq * HOP
+
+
+def test_parts_are_the_whole_again_and_a_missing_one_is_noticed(tmp_path: Path) -> None:
+    record(tmp_path / "a.mcap", SPOKEN, guessing, part_minutes=0.001)
+    paths = sorted(tmp_path.glob("*.mcap"), key=lambda path: RecordingReader(path).about.part)
+    assert len(paths) > 2
+    editing.merge(list(reversed(paths)), tmp_path / "all.mcap")
+    assert [n for path in paths for n in of(path)] == list(of(tmp_path / "all.mcap"))
+    again = replay(RecordingSource(tmp_path / "all.mcap"), shared_engine())
+    assert published(again.outputs) == in_file(tmp_path / "all.mcap")
+    with pytest.raises(UsageError, match="there is a part missing"):
+        editing.merge([paths[0], paths[-1]], tmp_path / "b.mcap")
+
+
+def test_parts_of_different_recordings_are_not_joined(whole: Path, tmp_path: Path) -> None:
+    record(tmp_path / "a.mcap", SPOKEN[:100], guessing)
+    with pytest.raises(UsageError, match="of another session, or recorded otherwise"):
+        editing.merge([whole, tmp_path / "a.mcap"], tmp_path / "b.mcap")
+
+
+def test_what_was_cut_off_at_any_moment_is_mended_without_a_wrong_value(whole: Path, tmp_path: Path) -> None:
+    """As a file is written from its beginning to its end, each of its beginnings is what a kill could have left."""
+    data = whole.read_bytes()
+    expected = in_file(whole)
+    chooser = random.Random(1)
+    lengths = []
+    for number, position in enumerate(sorted(chooser.sample(range(6000, len(data)), 100))):
+        broken, mended = tmp_path / f"{number}.mcap", tmp_path / f"{number}-mended.mcap"
+        broken.write_bytes(data[:position])
+        editing.repair(broken, mended)
+        reader = RecordingReader(mended)
+        list(reader.records())
+        assert reader.ended
+        found = in_file(mended)
+        assert found == expected[: len(found)]
+        lengths.append(len(found))
+        if number % 25 == 0:
+            again = published(replay(RecordingSource(mended), shared_engine()).outputs)
+            assert again[: len(found)] == found
+    assert lengths == sorted(lengths)
+    assert lengths[-1] > 0.8 * len(expected)
+
+
+def test_packets_alone_are_cut_by_their_times(tmp_path: Path) -> None:
+    from stream.records import PACKETS
+    from tests.conftest import ROOT
+
+    about = editing.crop(ROOT / "stream" / "demo.mcap", tmp_path / "a.mcap", 2 * SECOND, 4 * SECOND)
+    assert about.begin.seq == 8
+    found = [each.value.t_ns for each in RecordingReader(tmp_path / "a.mcap").records() if each.kind.topic in PACKETS]
+    assert min(found) >= 2 * SECOND
+    assert max(found) < 4 * SECOND
+    assert len(found) == sum(2 * SECOND <= packet.t_ns < 4 * SECOND for packet in DEMO)
+
+
+@pytest.mark.parametrize("clip", ["talk1.mp4", "grid_swwp2s.mpg", "enters.mov"])
+def test_a_media_file_that_was_imported_brings_the_same_pictures_and_the_same_sound(clip: str, tmp_path: Path) -> None:
+    path = SHARED / "clips" / clip
+    if not path.exists():
+        pytest.skip(f"no {clip} among the shared clips")
+    out = tmp_path / "a.mcap"
+    assert editing.import_media(str(path), out) == []
+    source = RecordingSource(out)
+    again: list[Packet] = list(source.packets(UnpacedClock()))
+    original = list(MediaSource(str(path)).packets(UnpacedClock()))
+    for kind in (VideoFrame, AudioBlock):
+        found, expected = ([each for each in packets if isinstance(each, kind)] for packets in (again, original))
+        assert [each.t_ns for each in found] == [each.t_ns for each in expected]
+        field = "image" if kind is VideoFrame else "samples"
+        assert all((getattr(a, field) == getattr(b, field)).all() for a, b in zip(found, expected, strict=True))
+    with pytest.raises(UsageError, match="is there already"):
+        editing.import_media(str(path), out)
