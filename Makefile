@@ -18,8 +18,8 @@ test: $(INSTALLED) ## lint, check the format and the types, run the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --ignore=tests/stream
-	$(BIN)/pytest tests/stream  # what keeps time runs alone
+	$(BIN)/pytest -n 2 -m "not clocked"
+	$(BIN)/pytest -m clocked
 
 setup: $(INSTALLED) ## make the environment (.venv), and nothing else
 

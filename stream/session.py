@@ -106,6 +106,7 @@ class Session:
         provides = frozenset[Provides]().union(*(source.provides for source in sources))
         self._updates_come = "updates" in provides  # a recording's, in place of what the lanes would say
         self._script = "script" in provides  # a recording says as well what was scored when
+        self._finals_only = not clock.paced
         self._lateness_ns = {part: ns for lane, ns in (lateness_ns or {}).items() for part in LANE_PARTS[lane]}
         # A frame waits for the one before it, no longer; sound and words are small and may pile up for some seconds.
         self._to_vision: Channel[VideoFrame | VisionRows | Gap | Given] = Channel(1, oldest) if self._live else Channel(2)
@@ -406,13 +407,13 @@ class Session:
 
     async def _settle(self) -> None:
         windows = self._parts.windows
-        if self._clock.paced:
+        if self._clock.paced and not self._script:
             for part in PARTS:
                 self._arrivals.note(part, windows.watermark_ns(part), self._clock.elapsed_ns(0))
         settled = deque(windows.settle())
         while settled:
             window = settled.popleft()
-            if self._script and self._updates_come and not self._recorded:
+            if self._script and self._updates_come and not any(each.score.kind == "final" for each in self._recorded):
                 return  # the recording ends within what its last entry gave, and what the words came to is not in it
             if not self._clock.paced:
                 self._ticked_ns = window.t_end_ns
@@ -427,12 +428,14 @@ class Session:
 
     async def _speculate(self, settled: list[Window]) -> None:
         """Score the newest window that has passed, unless it has been; without a present there is none."""
+        if self._finals_only:
+            return
         if self._script:  # as often as when it was recorded
             if not (self._recorded and self._recorded[0].score.kind == "provisional"):
                 return
             t_ns = self._recorded[0].score.t_end_ns
         else:
-            t_ns = self._clock.now_ns() // self._hop_ns * self._hop_ns if self._clock.paced else 0
+            t_ns = self._clock.now_ns() // self._hop_ns * self._hop_ns
             if t_ns <= self._ticked_ns or self._ended:
                 return
             self._ticked_ns = t_ns
@@ -481,6 +484,8 @@ class Session:
 
     def _was(self, seq: int) -> Scored | None:
         """The final score of that window when it was recorded, if it came here."""
+        while self._finals_only and self._recorded and self._recorded[0].score.kind == "provisional":
+            self._recorded.popleft()
         if self._recorded and (self._recorded[0].score.kind, self._recorded[0].score.seq) == ("final", seq):
             return self._recorded.popleft()
         return None
@@ -490,6 +495,8 @@ class Session:
         if recorded is None:
             return score
         was = recorded.score
+        if self._finals_only:  # so it is not known here what was shown before
+            score = replace(score, rev=was.rev, revised_from=was.revised_from)
         return replace(
             score, t_end_unix_ns=was.t_end_unix_ns, latency=was.latency, text_lag_ns=was.text_lag_ns, dropped=was.dropped
         )

@@ -11,13 +11,15 @@ import torch
 from stream import config
 from stream.batcher import Batcher
 from stream.channel import Channel
-from stream.clock import UnpacedClock
+from stream.clock import PacedClock, UnpacedClock
 from stream.mcap import RecordingReader
 from stream.messages import Event, Output, Score, SessionInfo, Utterance
 from stream.parts import Input, load
 from stream.records import OUTPUTS, without_words
 from stream.session import Session
 from stream.sources.recording import Origin, RecordingSource
+
+_AT_ONCE = 1000.0  # times real time: far more than can be had, but with provisional scores
 
 
 @dataclass
@@ -47,13 +49,13 @@ class _Kept:
             self.outputs.append(output)
 
 
-def replayed(source: RecordingSource, device: torch.device, settings: config.Config | None = None) -> list[Output]:
-    """All that a recording's replay puts out, as fast as it goes.
+def replayed(source: RecordingSource, device: torch.device, *, provisional: bool = True) -> list[Output]:
+    """All that a recording's replay puts out, as fast as it goes; or all but provisional scores.
 
     Raises:
         UsageError: The model cannot be loaded.
     """
-    settings = settings or config.load(base=source.about.settings)
+    settings = config.load(base=source.about.settings)
     (parts,) = load(settings, [Input(settings.session, (source,))], device)
     sink = _Kept()
 
@@ -63,7 +65,7 @@ def replayed(source: RecordingSource, device: torch.device, settings: config.Con
             [source],
             parts,
             batcher,
-            UnpacedClock(),
+            PacedClock(_AT_ONCE, source.about.begin.seq * settings.windows.hop_ns) if provisional else UnpacedClock(),
             [sink],
             hop_ns=settings.windows.hop_ns,
             lateness_ns=settings.lateness.lanes_ns,

@@ -8,6 +8,36 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("MMLATCH_SHARED", ROOT.parent / "shared"))
 
+# What keeps time, with real threads, devices, brokers or a browser: it runs with the machine to itself.
+CLOCKED = {
+    "test_batcher",
+    "test_broker",
+    "test_camera",
+    "test_clock",
+    "test_console",
+    "test_devices",
+    "test_doctor",
+    "test_feed",
+    "test_jsonl",
+    "test_live",
+    "test_live_devices",
+    "test_live_outlets",
+    "test_microphone",
+    "test_mqtt",
+    "test_page",
+    "test_server",
+    "test_session",
+    "test_session_live",
+    "test_worker",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in those modules."""
+    for item in items:
+        if item.path.stem in CLOCKED:
+            item.add_marker(pytest.mark.clocked)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from stream.batcher import Batcher
-from stream.clock import Clock, ManualClock, UnpacedClock
+from stream.clock import Clock, ManualClock, PacedClock, UnpacedClock
 from stream.config import Config, RecordConfig, WindowsConfig
 from stream.engine import Engine
 from stream.mcap import RecordingReader
@@ -94,7 +94,7 @@ def replay(
     piece.begin = begin
     piece.windows.begin(begin.seq, begin.splitter, begin.last_ns)
     piece.scorer.begin(begin.smooth, begin.said)
-    return run(source, piece, clock or UnpacedClock(), lateness=lateness)
+    return run(source, piece, clock or PacedClock(1000.0, begin.seq * HOP), lateness=lateness)
 
 
 def published(outputs: Sequence[Output], *, words: bool = False) -> list[bytes]:

@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "secret": (("--mqtt", "mqtt://me:hunter2@broker"), "error: --mqtt: a name or a password in the address would be seen"),
     "prefix": (("--mqtt", "broker", "--set", "mqtt.prefix=a/#"), "error: configuration: mqtt.prefix"),
     "node": (("--mqtt", "broker", "--set", "node=+"), "error: configuration: node"),
-    "nobody": ((), "error: --format none: nobody would see anything; add --mqtt BROKER or --dashboard"),
+    "nobody": ((), "error: --format none: nobody would see anything; add --mqtt BROKER, --dashboard or --record FILE"),
     "required": (("--mqtt-required", "--format", "jsonl"), "error: --mqtt-required and --home-assistant need a broker"),
     "page": (("--dashboard", "8765"), "error: --dashboard 8765: expected HOST:PORT"),
     "token": (("--dashboard", "0.0.0.0:8765"), "error: --dashboard 0.0.0.0:8765: others could see face, voice and words"),

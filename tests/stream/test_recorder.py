@@ -20,7 +20,7 @@ from stream import recorder as recorder_module
 from stream.clock import ManualClock, PacedClock, UnpacedClock
 from stream.errors import UsageError
 from stream.mcap import RecordingReader
-from stream.messages import Lane, Packet, Transcript, VideoFrame, VisionRows
+from stream.messages import Lane, Output, Packet, Score, Transcript, VideoFrame, VisionRows
 from stream.parts import Parts
 from stream.recorder import Recorder, part_path
 from stream.records import PACKETS
@@ -98,14 +98,25 @@ def test_a_replay_can_be_recorded_and_replayed(tmp_path: Path) -> None:
     piece = parts(on=shared_engine())
     piece.vision = piece.audio = piece.text = None
     piece.scorer._known = source.known
-    run(source, piece, UnpacedClock(), recorder)
+    run(source, piece, PacedClock(1000.0), recorder)
     again = replay(RecordingSource(tmp_path / "b.mcap"), shared_engine())
     assert published(again.outputs, words=True) == published(was.outputs, words=True)
 
 
+def test_finals_alone_are_the_same_and_take_less_time(tmp_path: Path) -> None:
+    was = record(tmp_path / "a.mcap", SPOKEN, guessing, ManualClock(), advances([300], 8 * SECOND), words=True)
+    assert any(score.revised_from is not None for score in was.finals)
+    again = replay(RecordingSource(tmp_path / "a.mcap"), shared_engine(), clock=UnpacedClock())
+    assert published(again.outputs, words=True) == published([*lasting_of(was.outputs)], words=True)
+
+
+def lasting_of(outputs: list[Output]) -> list[Output]:
+    return [output for output in outputs if not (isinstance(output, Score) and output.kind == "provisional")]
+
+
 def test_in_time_finals_are_the_same_and_nothing_is_provisional(tmp_path: Path) -> None:
     was = record(tmp_path / "a.mcap", SPOKEN, guessing)
-    again = replay(RecordingSource(tmp_path / "a.mcap", arrivals="ideal"), shared_engine())
+    again = replay(RecordingSource(tmp_path / "a.mcap", arrivals="ideal"), shared_engine(), clock=UnpacedClock())
     assert again.lasting() == was.lasting()
     assert not again.provisional
 
