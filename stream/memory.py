@@ -7,15 +7,17 @@ what is not stays with the process. Sources: mallopt(3) and malloc_trim(3), http
 import ctypes
 import threading
 import time
+from functools import cache
 
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # malloc.h
 _EVERY_S = 30.0
 
 
+@cache
 def give_back_what_is_free() -> None:
     """From now on, let large blocks go back to the system at once, and the rest every half minute.
 
-    To be called before other threads are started. Does nothing where the C library is not glibc.
+    To be called before other threads are started; a second time changes nothing, nor where the C library is not glibc.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "malloc_trim"):

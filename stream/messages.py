@@ -292,8 +292,9 @@ class Event:
     Attributes:
         t_ns: When, in session time.
         kind: `lost` (a device or a lane is gone), `recovered` (it is back), `dropped` (packets were given up), `forced` (a
-            window was settled without a part that was too late), `late` (something came for a window that was settled); and
-            what somebody asked for: `paused`, `resumed`, `reset` (an utterance begins here) and `marked`.
+            window was settled without a part that was too late), `late` (something came for a window that was settled),
+            `recording` (one begins or ends); and what somebody asked for: `paused`, `resumed`, `reset` (an utterance begins
+            here) and `marked`.
         part: Which lane, or which sink; `session` for what was asked for.
         reason: For a person.
         count: How many packets or windows it is about.

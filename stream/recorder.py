@@ -7,6 +7,7 @@ while the session runs begins at the next window that starts anew (`stream.progr
 
 import contextlib
 import errno
+import logging
 import platform
 import queue
 import threading
@@ -63,6 +64,8 @@ from stream.records import (
     without_words,
 )
 from stream.runner import Taken
+
+log = logging.getLogger(__name__)
 
 _FLUSH_S = 1.0  # what is younger is lost if the process is killed
 _MOST_BYTES = 256 * 2**20  # waiting to be written; a second of pictures is a few million
@@ -262,6 +265,9 @@ class Recorder:
                     flushed_s = time.monotonic()
             except OSError as error:
                 self._give_up(_explain(error))
+            except Exception as error:  # whatever it is, the session goes on, and what waits must not grow
+                log.debug("recording", exc_info=error)
+                self._give_up(str(error) or type(error).__name__)
             if self._waiting > _MOST_RECORDS or self._waiting_bytes > _MOST_BYTES:
                 self._give_up("the disk is too slow for it; record less, or elsewhere")
 
@@ -277,7 +283,7 @@ class Recorder:
             if self._progress.output(value):
                 self._begin_part()
             if isinstance(value, Score) and self._texts:
-                records.insert(0, self._texts)
+                records.insert(0, replace(self._texts, t_ns=record.t_ns))
         for each in records:
             if self._file and self._kept(each.kind):
                 self._write(self._file, each)
