@@ -127,7 +127,9 @@ class Pretrained(nn.Module):
         wrong += _wrong_values({key: about[key] for key in _CARD if key in about}, _CARD, "the card")
         if not wrong:
             try:
-                config = cls.config_class(**about["config"])
+                # JSON knows no tuples.
+                values = {key: tuple(value) if isinstance(value, list) else value for key, value in about["config"].items()}
+                config = cls.config_class(**values)
                 return config, Card(about["contracts"], tuple(about["data"]), about["metrics"])
             except ValueError as error:
                 wrong = [str(error)]
@@ -168,6 +170,9 @@ def _is_a(value: Any, kind: Any) -> bool:
         return value in inner and isinstance(value, str)
     if origin is list:
         return isinstance(value, list) and all(_is_a(each, inner[0]) for each in value)
+    if origin is tuple:
+        fits = isinstance(value, list) and len(value) == len(inner)
+        return fits and all(_is_a(each, one) for each, one in zip(value, inner, strict=True))
     if origin is dict:
         return isinstance(value, dict) and all(_is_a(each, inner[1]) for each in value.values())
     if kind is float:

@@ -28,9 +28,9 @@ class Batcher:
             self._running = asyncio.create_task(self._run())
         return await done
 
-    async def prepare(self, scorer: Scorer, tail: list[Window]) -> None:
-        """Let a session's next scores find their words looked up."""
-        await self._worker.call(scorer.prepare, tail)
+    async def prepare(self, scorer: Scorer, tail: list[Window]) -> bool:
+        """Let a session's next scores find their words looked up; see `Scorer.prepare`."""
+        return await self._worker.call(scorer.prepare, tail)
 
     async def close(self) -> bool:
         """End the thread; whether it did within a second."""

@@ -156,6 +156,7 @@ class Recorder:
         self._number = self._t_ns = 0  # of the last record
         self._waiting = self._waiting_bytes = 0
         self._coded_come = False  # the source gives its pictures coded as well
+        self._trouble: str | None = None  # why pictures cannot be recorded
         self._given_up = False  # since there was an error, or too much waited
         self._wanted = not config.record.standby
         self._part = 0
@@ -194,9 +195,14 @@ class Recorder:
         """The picture that is to be looked at: what coding leaves of it, if it is to be recorded and did not come coded."""
         if not self._media or self._coded_come:
             return frame
-        coded = encode_jpeg(frame)
+        try:
+            coded = encode_jpeg(frame)
+            picture = decode_jpeg(coded)
+        except Exception as error:  # the session goes on with the picture as it is
+            self._trouble = str(error) or type(error).__name__
+            return frame
         self._note(self._t_ns, PICTURE, coded, len(coded.data))
-        return decode_jpeg(coded)
+        return picture
 
     def coded(self, coded: Coded) -> None:
         """A packet of coded video has come, from any thread; its pictures will."""
@@ -268,6 +274,8 @@ class Recorder:
             except Exception as error:  # whatever it is, the session goes on, and what waits must not grow
                 log.debug("recording", exc_info=error)
                 self._give_up(str(error) or type(error).__name__)
+            if self._trouble:
+                self._give_up(self._trouble)
             if self._waiting > _MOST_RECORDS or self._waiting_bytes > _MOST_BYTES:
                 self._give_up("the disk is too slow for it; record less, or elsewhere")
 

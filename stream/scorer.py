@@ -86,11 +86,18 @@ class Scorer:
         """A provisional score of the last of the windows after the settled ones, at least one; finals do not depend on it."""
         return score([Job(self, tail, final=False)])[0]
 
-    def prepare(self, tail: list[Window]) -> None:
-        """Look up vectors of words in the windows after the settled ones, before a score is wanted and waits for them."""
-        if self._embedder and self._known is None:
-            for words in self._unseen(self._said_by(tail[: self.longest]))[-_AHEAD:]:
-                self._embed(words)
+    def prepare(self, tail: list[Window]) -> bool:
+        """Look up one vector of the newest words in the windows after the settled ones, before a score waits for it.
+
+        Returns:
+            Whether there are more to look up.
+        """
+        if self._embedder is None or self._known is not None:
+            return False
+        unseen = self._unseen(self._said_by(tail[: self.longest]))[-_AHEAD:]
+        if unseen:
+            self._embed(unseen[-1])
+        return len(unseen) > 1
 
     def request(self, job: "Job") -> Request:
         """What the engine has to do for a job of this session."""

@@ -446,8 +446,12 @@ class Session:
         """Look new words up at once, not when the next window has passed and its score is waited for."""
         if update.provisional != self._guess:
             self._guess = update.provisional
-            if tail := self._parts.windows.tail(self._clock.now_ns(), self._parts.scorer.longest):
-                await self._batcher.prepare(self._parts.scorer, tail)
+            now_ns = self._clock.now_ns()
+            if tail := self._parts.windows.tail(now_ns, self._parts.scorer.longest):
+                # Until the next window has passed: its score does not wait.
+                while await self._batcher.prepare(self._parts.scorer, tail):
+                    if self._clock.now_ns() // self._hop_ns > now_ns // self._hop_ns:
+                        break
 
     async def _scored(self, windows: list[Window], *, final: bool) -> Score:
         recorded = self._was(windows[-1].seq) if final else self._recorded.popleft() if self._recorded else None

@@ -55,7 +55,7 @@ class TranscribedSource:
 
     def __init__(self, source: Source, path: Path) -> None:
         """Read the words; raises `SourceError`, also where the source is live or brings words of its own."""
-        if source.live or "words" in source.provides:
+        if source.live or {"words", "updates"} & source.provides:
             why = "is live" if source.live else "has words of its own"
             raise SourceError(f"--words {path}: {source.name} {why}; leave the option out")
         self.source, self._words = source, read_words(path)

@@ -1,6 +1,8 @@
 """What is cut out of a recording replays as the whole does; parts make the whole again; what is broken is mended."""
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from stream.clock import ManualClock, UnpacedClock
 from stream.errors import SourceError, UsageError
 from stream.mcap import RecordingReader
 from stream.messages import AudioBlock, Packet, Score, VideoFrame
+from stream.records import PACKETS
 from stream.sources.media import MediaSource
 from stream.sources.recording import RecordingSource
-from tests.conftest import SHARED
+from tests.conftest import ROOT, SHARED
 from tests.stream.recordings import in_file, published, record, replay
 from tests.stream.test_recorder import SPOKEN, advances, guessing
 from tests.stream.test_session import DEMO, SECOND, shared_engine
@@ -109,9 +112,6 @@ def test_what_was_cut_off_at_any_moment_is_mended_without_a_wrong_value(whole: P
 
 
 def test_packets_alone_are_cut_by_their_times(tmp_path: Path) -> None:
-    from stream.records import PACKETS
-    from tests.conftest import ROOT
-
     about = editing.crop(ROOT / "stream" / "demo.mcap", tmp_path / "a.mcap", 2 * SECOND, 4 * SECOND)
     assert about.begin.seq == 8
     found = [each.value.t_ns for each in RecordingReader(tmp_path / "a.mcap").records() if each.kind.topic in PACKETS]
@@ -137,3 +137,52 @@ def test_a_media_file_that_was_imported_brings_the_same_pictures_and_the_same_so
         assert all((getattr(a, field) == getattr(b, field)).all() for a, b in zip(found, expected, strict=True))
     with pytest.raises(UsageError, match="is there already"):
         editing.import_media(str(path), out)
+
+
+_KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+
+from stream import recorder
+from stream.config import Config, RecordConfig
+from stream.messages import Event, Tick
+from tests.stream.wiring import about
+
+recorder._FLUSH_S = 0.01
+folder, chooser = Path(sys.argv[1]), random.Random(2)
+for number in range(100):
+    child = os.fork()
+    if not child:
+        recording = recorder.Recorder(folder / f"{number}.mcap", Config(), about(), packets=frozenset())
+        for n in range(10**6):
+            recording.entry(n * 1000, Tick(n * 1000, True))
+            recording.output(n * 1000, Event(n * 1000, "marked", "session", str(n)), ())
+            if n % 20 == 0:
+                time.sleep(0.001)
+        os._exit(0)
+    time.sleep(chooser.uniform(0.03, 0.25))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_killed_at_a_hundred_moments_each_recording_is_mended_up_to_its_last_chunk(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], cwd=ROOT, check=True)
+    counts = []
+    for number in range(100):
+        path = tmp_path / f"{number}.mcap"
+        if not path.exists():  # it had not begun
+            continue
+        try:
+            RecordingReader(path)
+        except SourceError:  # not even what it says of itself was on the disk
+            continue
+        count, problem = editing.repair(path, tmp_path / f"{number}-mended.mcap")
+        mended = list(RecordingReader(tmp_path / f"{number}-mended.mcap").records())
+        assert problem is not None
+        assert len(mended) == count
+        assert [each.number for each in mended] == list(range(1, count + 1))
+        assert [each.value.t_ns for each in mended] == [n // 2 * 1000 for n in range(count)]
+        counts.append(count)
+    assert len(counts) > 80
+    assert max(counts) > 200

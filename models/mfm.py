@@ -1,0 +1,283 @@
+"""MFM, the multimodal factorization model, as published: for whole, aligned sequences.
+
+Y.-H. H. Tsai, P. P. Liang, A. Zadeh, L.-P. Morency, R. Salakhutdinov, "Learning Factorized Multimodal Representations", ICLR
+2019, arXiv 1806.06176; where the paper is silent, the authors' code (github.com/pliang279/factorized). What all modalities say
+together becomes one *discriminative* factor, which alone is read for the score; what each says by itself becomes a *generative*
+factor of its own. From the two, a modality is made again. Where a modality is missing, surrogates guess both codes from the
+other two.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from models.checkpoint import Pretrained
+from models.information import discrepancy
+from models.mmlatch import LARGEST, MODALITIES
+
+JOINT = "joint"  # the code and the factor of all modalities together
+
+
+@dataclass(frozen=True)
+class MFMConfig:
+    """The published model's shape; defaults are those of the authors' best on CMU-MOSI.
+
+    Attributes:
+        text: Feature columns of the text; likewise `audio` and `vision`.
+        hidden: Of the encoders of text, audio and vision, alone and in the memory fusion network.
+        codes: Columns of the codes of text, audio and vision, and of the joint one.
+        factors: Columns of the factors made of them, likewise.
+        memory: Of the memory fusion network.
+        attention_hidden: Of its networks; their dropout is `attention_dropout`.
+        code_dropout: Between code and factor, of text, audio, vision and the joint one.
+        head_dropout: In the head.
+    """
+
+    text: int = 300
+    audio: int = 5
+    vision: int = 20
+    hidden: tuple[int, int, int] = (88, 64, 48)
+    codes: tuple[int, int, int, int] = (32, 8, 80, 32)
+    factors: tuple[int, int, int, int] = (88, 8, 8, 16)
+    memory: int = 64
+    attention_hidden: int = 128
+    attention_dropout: float = 0.5
+    code_dropout: tuple[float, float, float, float] = (0.2, 0.2, 0.7, 0.0)
+    head_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in (*MODALITIES, "memory", "attention_hidden"):
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 to {LARGEST}")
+        for name, count in (("hidden", 3), ("codes", 4), ("factors", 4)):
+            if len(getattr(self, name)) != count or not all(1 <= each <= LARGEST for each in getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {count} numbers from 1 to {LARGEST}")
+        dropouts = (self.attention_dropout, self.head_dropout, *self.code_dropout)
+        if len(self.code_dropout) != 4 or not all(0 <= each < 1 for each in dropouts):
+            raise ValueError("code_dropout, attention_dropout, head_dropout: expected four, one and one from 0 to below 1")
+
+
+class Factorized(NamedTuple):
+    """What the model makes of sequences.
+
+    Attributes:
+        sentiment: (B,), not bounded.
+        codes: Of each modality and `JOINT`, (B, columns).
+        made: Each modality made again, (B, L, features).
+    """
+
+    sentiment: Tensor
+    codes: dict[str, Tensor]
+    made: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each part of the loss counts, beside the score's absolute error; those of the authors' best on CMU-MOSI.
+
+    Attributes:
+        text: Of the squared error of the text made again; likewise `audio` and `vision`.
+        discrepancy: Of the codes' distance from normal distributions.
+        missing: Of the surrogates' squared errors, and of scores and modalities made with them.
+    """
+
+    text: float = 1.0
+    audio: float = 0.01
+    vision: float = 0.5
+    discrepancy: float = 1.0
+    missing: float = 1.0
+
+
+class MFM(Pretrained):
+    """The published model, with surrogates for missing modalities.
+
+    Example:
+        model = MFM(MFMConfig()).eval()
+        sentiment, codes, made = model({"text": text, "audio": audio, "vision": vision}, lengths)
+        guessed = model({"text": text, "vision": vision}, lengths).made["audio"]
+    """
+
+    model_type: ClassVar[str] = "mfm"
+    config_class: ClassVar[type] = MFMConfig
+    config: MFMConfig
+
+    def __init__(self, config: MFMConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = dict(zip(MODALITIES, (config.text, config.audio, config.vision), strict=True))
+        hidden = dict(zip(MODALITIES, config.hidden, strict=True))
+        names = (*MODALITIES, JOINT)
+        codes, factors = (dict(zip(names, each, strict=True)) for each in (config.codes, config.factors))
+        self.encoders = nn.ModuleDict({m: SequenceEncoder(sizes[m], hidden[m], codes[m]) for m in MODALITIES})
+        self.joint = MemoryFusion(config, sizes, codes[JOINT])
+        self.factors = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.Linear(codes[name], factors[name]),
+                    nn.ReLU(),
+                    nn.Dropout(p),
+                    nn.Linear(factors[name], factors[name]),
+                    nn.ReLU(),
+                )
+                for name, p in zip(names, config.code_dropout, strict=True)
+            }
+        )
+        self.decoders = nn.ModuleDict({m: SequenceDecoder(factors[JOINT] + factors[m], sizes[m]) for m in MODALITIES})
+        width = factors[JOINT]
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(config.head_dropout), nn.Linear(width, 1))
+        # For each missing modality: its code, and the joint one, from the other two.
+        others = {m: sum(sizes[other] for other in MODALITIES if other != m) for m in MODALITIES}
+        self.surrogates = nn.ModuleDict({m: SequenceEncoder(others[m], hidden[m], codes[m]) for m in MODALITIES})
+        self.joint_surrogates = nn.ModuleDict({m: SequenceEncoder(others[m], hidden[m], codes[JOINT]) for m in MODALITIES})
+
+    def forward(self, sequences: Mapping[str, Tensor], lengths: Tensor) -> Factorized:
+        """Score sequences and make them again.
+
+        Args:
+            sequences: For each modality, or for two of them, (B, L, features), padded at the end.
+            lengths: How many steps are data, at least 1, int64, (B,).
+        """
+        missing = self._check(sequences, lengths)
+        steps = next(iter(sequences.values())).shape[1]
+        if missing is None:
+            codes = {m: self.encoders[m](sequences[m], lengths) for m in MODALITIES}
+            codes[JOINT] = self.joint(sequences, lengths)
+        else:
+            codes = {m: self.encoders[m](x, lengths) for m, x in sequences.items()} | self.guess(sequences, lengths, missing)
+        return self._decode(codes, steps)
+
+    def guess(self, sequences: Mapping[str, Tensor], lengths: Tensor, missing: str) -> dict[str, Tensor]:
+        """The codes of a missing modality and of all together, as the other two tell them; (B, columns) each."""
+        others = torch.cat([sequences[m] for m in MODALITIES if m != missing], -1)
+        return {missing: self.surrogates[missing](others, lengths), JOINT: self.joint_surrogates[missing](others, lengths)}
+
+    def loss(self, sequences: Mapping[str, Tensor], lengths: Tensor, labels: Tensor, weights: Weights) -> dict[str, Tensor]:
+        """The parts of the loss, weighted, to be added up; labels (B,).
+
+        All modalities must be there; each in turn is taken for missing, so that its surrogates learn.
+        """
+        full = self(sequences, lengths)
+        target = {m: getattr(weights, m) for m in MODALITIES}
+        error = {m: _squared_error(full.made[m], sequences[m], lengths) for m in MODALITIES}
+        parts = {
+            "score": (full.sentiment - labels).abs().mean(),
+            "made": _total(target[m] * error[m] for m in MODALITIES),
+            "discrepancy": weights.discrepancy * _total(discrepancy(torch.randn_like(z), z) for z in full.codes.values()),
+        }
+        if weights.missing:
+            guessed = {m: self.guess(sequences, lengths, m) for m in MODALITIES}
+            without = {m: self._decode(full.codes | guessed[m], full.made[m].shape[1]) for m in MODALITIES}
+            parts["surrogates"] = weights.missing * _total(
+                nn.functional.mse_loss(z, full.codes[name]) for found in guessed.values() for name, z in found.items()
+            )
+            parts["score without"] = weights.missing * _total(
+                (each.sentiment - labels).abs().mean() for each in without.values()
+            )
+            parts["made without"] = weights.missing * _total(
+                target[m] * _squared_error(without[m].made[m], sequences[m], lengths) for m in MODALITIES
+            )
+        return parts
+
+    def _decode(self, codes: dict[str, Tensor], steps: int) -> Factorized:
+        factors = {name: self.factors[name](z) for name, z in codes.items()}
+        made = {m: self.decoders[m](torch.cat([factors[JOINT], factors[m]], -1), steps) for m in MODALITIES}
+        return Factorized(self.head(factors[JOINT])[:, 0], codes, made)
+
+    def _check(self, sequences: Mapping[str, Tensor], lengths: Tensor) -> str | None:
+        """Which modality is missing, if one is; raises ValueError for what does not fit."""
+        missing = [m for m in MODALITIES if m not in sequences]
+        if len(missing) > 1:
+            raise ValueError(f"sequences lack {', '.join(missing)}; surrogates need two modalities")
+        first = next(iter(sequences.values()))
+        for m, x in sequences.items():
+            width = getattr(self.config, m)
+            if x.ndim != 3 or x.shape[:2] != first.shape[:2] or x.shape[2] != width or not x.shape[1]:
+                raise ValueError(f"{m} is {tuple(x.shape)}, expected (B, L, {width}), L at least 1, the same B and L for all")
+        if lengths.shape != first.shape[:1] or lengths.min() < 1 or lengths.max() > first.shape[1]:
+            raise ValueError(
+                f"lengths: {lengths.tolist()}, expected one for each of B = {len(first)}, from 1 to L = {first.shape[1]}"
+            )
+        return missing[0] if missing else None
+
+
+class SequenceEncoder(nn.Module):
+    """An LSTM's last state, mapped to a code."""
+
+    def __init__(self, inputs: int, hidden: int, code: int) -> None:
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(inputs, hidden, batch_first=True), nn.Linear(hidden, code)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Sequences (B, L, inputs) to codes (B, code)."""
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return self.out(self.lstm(packed)[1][0][-1])
+
+
+class SequenceDecoder(nn.Module):
+    """An LSTM that is given the factors once, and then its own state again and again."""
+
+    def __init__(self, factors: int, outputs: int) -> None:
+        super().__init__()
+        self.cell, self.out = nn.LSTMCell(factors, factors), nn.Linear(factors, outputs)
+
+    def forward(self, factors: Tensor, steps: int) -> Tensor:
+        """Factors (B, factors) to a sequence (B, steps, outputs)."""
+        h = c = torch.zeros_like(factors)
+        x, states = factors, []
+        for _ in range(steps):
+            h, c = self.cell(x, (h, c))
+            x = h
+            states.append(h)
+        return self.out(torch.stack(states, 1))
+
+
+class MemoryFusion(nn.Module):
+    """The memory fusion network (A. Zadeh et al., AAAI 2018, arXiv 1802.00927): what changes together is kept together."""
+
+    def __init__(self, config: MFMConfig, sizes: Mapping[str, int], code: int) -> None:
+        super().__init__()
+        self.cells = nn.ModuleDict({m: nn.LSTMCell(sizes[m], h) for m, h in zip(MODALITIES, config.hidden, strict=True)})
+        self.sizes = dict(zip(MODALITIES, config.hidden, strict=True))
+        self.memory = config.memory
+        cells, wide, p = sum(config.hidden), config.attention_hidden, config.attention_dropout
+
+        def network(inputs: int, outputs: int) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(inputs, wide), nn.ReLU(), nn.Dropout(p), nn.Linear(wide, outputs))
+
+        self.attention = network(2 * cells, 2 * cells)
+        self.candidate = network(2 * cells, config.memory)
+        self.keep = network(2 * cells + config.memory, config.memory)
+        self.take = network(2 * cells + config.memory, config.memory)
+        self.out = nn.Linear(cells + config.memory, code)
+
+    def forward(self, sequences: Mapping[str, Tensor], lengths: Tensor) -> Tensor:
+        """Sequences (B, L, features) to codes (B, code)."""
+        first = sequences[MODALITIES[0]]
+        batch, steps = first.shape[:2]
+        state = {m: (first.new_zeros(batch, size),) * 2 for m, size in self.sizes.items()}
+        memory = first.new_zeros(batch, self.memory)
+        for step in range(steps):
+            real = (step < lengths)[:, None]  # a sequence that is over stays as it is
+            before = torch.cat([c for _, c in state.values()], -1)
+            after = {m: cell(sequences[m][:, step], state[m]) for m, cell in self.cells.items()}
+            both = torch.cat([before, *(c for _, c in after.values())], -1)  # (B, 2 cells)
+            attended = self.attention(both).softmax(-1) * both
+            gates = torch.cat([attended, memory], -1)
+            kept = self.keep(gates).sigmoid() * memory + self.take(gates).sigmoid() * self.candidate(attended).tanh()
+            memory = torch.where(real, kept, memory)
+            state = {m: tuple(torch.where(real, new, old) for new, old in zip(after[m], state[m], strict=True)) for m in state}  # type: ignore[misc]
+        return self.out(torch.cat([*(h for h, _ in state.values()), memory], -1))
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum()
+
+
+def _squared_error(made: Tensor, given: Tensor, lengths: Tensor) -> Tensor:
+    """Over the steps that are data."""
+    real = torch.arange(given.shape[1], device=given.device) < lengths[:, None]  # (B, L)
+    return ((made - given) ** 2)[real].mean()

@@ -1,0 +1,128 @@
+"""MulT as published: its size, who sees what, and that it can be saved."""
+
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from models.mmlatch import MODALITIES
+from models.mult import MulT, MulTConfig, Transformer, positions
+
+SIZES = {"text": 5, "audio": 4, "vision": 6}
+LENGTHS = {"text": 7, "audio": 11, "vision": 9}
+
+
+def made(**config: Any) -> MulT:
+    return MulT.untrained(MulTConfig(**{**SIZES, "hidden": 8, "heads": 2, "layers": 2} | config), seed=1)
+
+
+def sequences(batch: int = 2, **lengths: int) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return {m: torch.randn(batch, {**LENGTHS, **lengths}[m], SIZES[m], generator=random) for m in MODALITIES}
+
+
+def weights(model: MulT) -> int:
+    return sum(each.numel() for each in model.parameters())
+
+
+def test_it_has_the_weights_that_others_counted() -> None:
+    assert weights(MulT(MulTConfig())) == 1_073_731
+    assert weights(MulT(MulTConfig(hidden=40, heads=8, layers=4))) == 1_540_601
+    assert weights(MulT(MulTConfig(hidden=40, heads=8, layers=4, kernels=(1, 3, 3)))) == 1_549_321
+
+
+def test_sequences_of_any_lengths_give_a_score_each() -> None:
+    found = made()(sequences())
+    assert found.shape == (2,)
+    assert found.isfinite().all()
+
+
+def test_a_score_does_not_depend_on_its_batch_mates() -> None:
+    model, inputs = made(), sequences()
+    alone = torch.cat([model({m: x[row : row + 1] for m, x in inputs.items()}) for row in range(2)])
+    assert_close(model(inputs), alone)
+
+
+@pytest.mark.parametrize("m", MODALITIES)
+def test_every_modality_and_every_weight_counts(m: str) -> None:
+    model, inputs = made(), sequences()
+    inputs[m].requires_grad_()
+    model(inputs).sum().backward()
+    gradient = inputs[m].grad
+    assert gradient is not None
+    assert (gradient.abs().sum((0, 2)) > 0).all()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
+
+
+def test_nobody_looks_at_what_is_later() -> None:
+    transformer = Transformer(MulTConfig(hidden=8, heads=2), 8, 2, 0.0).eval()
+    x = torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    for step in range(6):
+        (gradient,) = torch.autograd.grad(transformer(x, x)[0, step, 0], x)  # of one column: all add up to the norm's constant
+        assert (gradient[0, step + 1 :] == 0).all()
+        assert (gradient[0, : step + 1] != 0).any(-1).all()
+
+
+def test_where_lengths_differ_each_step_looks_as_much_further_on() -> None:
+    transformer = Transformer(MulTConfig(hidden=8, heads=2), 8, 1, 0.0).eval()
+    random = torch.Generator().manual_seed(0)
+    target, source = torch.randn(1, 3, 8, generator=random), torch.randn(1, 5, 8, generator=random, requires_grad=True)
+    (gradient,) = torch.autograd.grad(transformer(target, source)[0, 0, 0], source)
+    assert (gradient[0] != 0).any(-1).tolist() == [True, True, True, False, False]
+
+
+def test_positions_begin_at_one_sines_before_cosines_and_padding_has_none() -> None:
+    x = torch.ones(1, 3, 4)
+    x[0, 0, 0] = 0
+    found = positions(x)
+    assert_close(found[0, 0], torch.zeros(4))
+    second = torch.tensor([2.0, 2e-4])
+    assert_close(found[0, 1], torch.cat([second.sin(), second.cos()]))
+
+
+def test_dropout_is_for_training_only() -> None:
+    model, inputs = made(), sequences()
+    assert torch.equal(model(inputs), model(inputs))
+    model.train()
+    assert not torch.equal(model(inputs), model(inputs))
+
+
+def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
+    model, inputs = made(), sequences()
+    model.save_pretrained(tmp_path)
+    loaded = MulT.from_pretrained(tmp_path)
+    assert loaded.config == model.config
+    assert_close(loaded(inputs), model(inputs))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"hidden": 9}, "hidden is 9, expected a multiple of heads, 2"),
+        ({"kernels": (1, 2, 1)}, "kernels is (1, 2, 1), expected three odd numbers"),
+        ({"layers": 0}, "layers is 0, expected 1 to"),
+        ({"relu_dropout": 1.0}, "relu_dropout is 1.0, expected from 0 to below 1"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(wrong: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        made(**wrong)
+    assert expected in str(caught.value)
+
+
+def test_inputs_that_do_not_fit_are_refused() -> None:
+    model, inputs = made(), sequences()
+    with pytest.raises(ValueError, match="sequences lack vision"):
+        model({m: inputs[m] for m in ("text", "audio")})
+    with pytest.raises(ValueError, match=r"audio is \(2, 11, 4\), expected \(B, L, 4\)"):
+        model(inputs | {"text": inputs["text"][:1]})
+    with pytest.raises(ValueError, match=r"vision is \(2, 0, 6\)"):
+        model(inputs | {"vision": inputs["vision"][:, :0]})
+
+
+def test_all_six_ways_between_the_modalities_are_there() -> None:
+    assert set(made().crossmodal) == {f"{target}_by_{source}" for target, source in permutations(MODALITIES, 2)}

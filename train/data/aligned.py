@@ -1,0 +1,180 @@
+"""Segments with features of all modalities, from the files in which CMU-MOSEI and CMU-MOSI are passed around.
+
+`read_mult` reads the pickles of MulT (https://github.com/yaohungt/Multimodal-Transformer), `read_mmsa` those of MMSA
+(https://github.com/thuiar/MMSA), aligned or not. Both become `Segments`: padded at the end, with true lengths, float32, and
+finite: COVAREP has -inf where the logarithm of nothing was taken, which becomes 0, and is counted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from train.data.unpickle import unpickle
+from train.errors import DataError
+from train.items import SPLITS, Split
+
+MODALITIES = ("text", "audio", "vision")
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """The segments of one split.
+
+    Attributes:
+        ids: A name for each of the N segments.
+        inputs: For each modality float32, (N, L, D), L its own, padded with zeros at the end.
+        lengths: For each modality how many steps are data, int64, (N,), at least 1.
+        labels: Sentiment in [-3, 3], float32, (N,).
+        mended: For each modality how many values were not finite, and are 0 now.
+    """
+
+    ids: tuple[str, ...]
+    inputs: dict[str, Floats]
+    lengths: dict[str, Ints]
+    labels: Floats
+    mended: dict[str, int]
+
+
+def read_mult(path: Path) -> dict[Split, Segments]:
+    """A pickle of MulT: padded in front, so a step counts from the first that is not all zeros on.
+
+    Raises:
+        DataError: It is no such pickle; says what is missing or does not fit.
+    """
+    return _splits(path, _mult)
+
+
+def read_mmsa(path: Path) -> dict[Split, Segments]:
+    """A pickle of MMSA: padded at the end, with lengths if it is not aligned.
+
+    Raises:
+        DataError: As `read_mult`.
+    """
+    return _splits(path, _mmsa)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How features are spread: fitted on the train split, applied to all.
+
+    Attributes:
+        mean: By modality, (D,).
+        deviation: Likewise; 1 where a column does not vary.
+    """
+
+    mean: Mapping[str, Floats]
+    deviation: Mapping[str, Floats]
+
+    @staticmethod
+    def fit(segments: Segments) -> "Scale":
+        """Over all steps that are data."""
+        means, deviations = {}, {}
+        for m in MODALITIES:
+            x, real = segments.inputs[m], _real(segments, m)
+            rows = x[real].astype(np.float64)
+            deviation = rows.std(0)
+            means[m], deviations[m] = (
+                rows.mean(0).astype(np.float32),
+                np.where(deviation < 1e-6, 1, deviation).astype(np.float32),
+            )
+        return Scale(means, deviations)
+
+    def apply(self, segments: Segments) -> Segments:
+        """The same segments with mean 0 and standard deviation 1; padding stays 0."""
+        inputs = {
+            m: ((x - self.mean[m]) / self.deviation[m] * _real(segments, m)[..., None]).astype(np.float32)
+            for m, x in segments.inputs.items()
+        }
+        return Segments(segments.ids, inputs, segments.lengths, segments.labels, segments.mended)
+
+
+def _real(segments: Segments, m: str) -> npt.NDArray[np.bool_]:
+    """Which steps are data, (N, L)."""
+    return np.arange(segments.inputs[m].shape[1]) < segments.lengths[m][:, None]
+
+
+def _splits(path: Path, read: Callable[[str, Mapping[str, Any]], Segments]) -> dict[Split, Segments]:
+    found = unpickle(path)
+    if not isinstance(found, Mapping) or (missing := [split for split in SPLITS if split not in found]):
+        what = f"lacks the split {', '.join(missing)}" if isinstance(found, Mapping) else "holds no splits"
+        raise DataError(f"{path}: {what}; expected a dictionary with {', '.join(SPLITS)}")
+    return {split: read(f"{path}, {split}", found[split]) for split in SPLITS}
+
+
+def _mult(where: str, split: Mapping[str, Any]) -> Segments:
+    arrays = {m: _array(where, split, m) for m in MODALITIES}
+    labels = _labels(where, _take(where, split, "labels"), len(arrays["text"]))
+    names = np.asarray(_take(where, split, "id"))
+    ids = tuple("_".join(_name(part) for part in np.atleast_1d(row)) for row in names)
+    inputs, lengths, mended = {}, {}, {}
+    for m, x in arrays.items():
+        mended[m] = _mend(x)
+        given = (x != 0).any(-1)  # (N, L)
+        first = np.where(given.any(1), given.argmax(1), x.shape[1] - 1)
+        lengths[m] = x.shape[1] - first
+        # From the front to the end: the same steps, the padding after them.
+        steps = np.arange(x.shape[1])
+        moved = np.take_along_axis(x, np.minimum(steps + first[:, None], x.shape[1] - 1)[..., None], 1)
+        inputs[m] = moved * (steps < lengths[m][:, None])[..., None]
+    return _checked(where, Segments(ids, inputs, lengths, labels, mended))
+
+
+def _mmsa(where: str, split: Mapping[str, Any]) -> Segments:
+    inputs = {m: _array(where, split, m) for m in MODALITIES}
+    labels = _labels(where, _take(where, split, "regression_labels"), len(inputs["text"]))
+    mended = {m: _mend(x) for m, x in inputs.items()}
+    lengths = {}
+    for m, x in inputs.items():
+        if f"{m}_lengths" in split:
+            lengths[m] = np.asarray(split[f"{m}_lengths"], np.int64)
+        elif "text_bert" in split and (m == "text" or x.shape[1] == inputs["text"].shape[1]):
+            lengths[m] = np.asarray(split["text_bert"])[:, 1].sum(-1).astype(np.int64)  # BERT's attention mask
+        else:
+            given = (x != 0).any(-1)
+            lengths[m] = x.shape[1] - given[:, ::-1].argmax(1)
+        lengths[m] = np.clip(lengths[m], 1, x.shape[1])
+    return _checked(where, Segments(tuple(map(_name, _take(where, split, "id"))), inputs, lengths, labels, mended))
+
+
+def _take(where: str, split: Mapping[str, Any], key: str) -> Any:
+    if not isinstance(split, Mapping) or key not in split:
+        raise DataError(f"{where}: lacks {key}; expected {', '.join(MODALITIES)}, labels and ids")
+    return split[key]
+
+
+def _array(where: str, split: Mapping[str, Any], m: str) -> Floats:
+    x = np.asarray(_take(where, split, m))
+    if x.ndim != 3 or x.dtype.kind != "f" or not x.size:
+        raise DataError(f"{where}: {m} is {x.dtype} {x.shape}, expected numbers (N, L, D)")
+    return x.astype(np.float32)
+
+
+def _labels(where: str, given: Any, count: int) -> Floats:
+    labels = np.asarray(given, np.float32).reshape(-1)
+    if labels.shape != (count,) or not np.isfinite(labels).all() or np.abs(labels).max(initial=0) > 3:
+        raise DataError(f"{where}: labels are {np.shape(given)}, expected {count} numbers from -3 to 3")
+    return labels
+
+
+def _mend(x: Floats) -> int:
+    """Set what is not finite to 0; returns how many there were."""
+    wrong = ~np.isfinite(x)
+    x[wrong] = 0
+    return int(wrong.sum())
+
+
+def _name(part: Any) -> str:
+    return part.decode() if isinstance(part, bytes) else str(part)
+
+
+def _checked(where: str, found: Segments) -> Segments:
+    for m in MODALITIES:
+        if len(found.inputs[m]) != len(found.ids) or found.lengths[m].shape != (len(found.ids),):
+            raise DataError(f"{where}: {len(found.ids)} ids, {len(found.inputs[m])} of {m}; expected one for each segment")
+    return found

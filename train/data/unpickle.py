@@ -1,0 +1,70 @@
+"""Pickles from elsewhere, read without running what is in them: arrays and plain containers alone.
+
+A pickle is a program; `pickle.load` runs it. The public files of CMU-MOSEI come as pickles, so they are read by an unpickler
+that knows no more than what arrays are made of, and refuses anything else by name before it is called. Source:
+https://docs.python.org/3/library/pickle.html#restricting-globals
+"""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy._core.multiarray import _reconstruct, scalar
+from numpy._core.numeric import _frombuffer  # type: ignore[attr-defined]
+
+from train.errors import DataError
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """As Python 2's bytes are written in a newer pickle; no other encoding is needed, nor let through."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"_codecs.encode to {encoding}")
+    return text.encode("latin1")
+
+
+# Numpy's modules were renamed in its version 2; files of all ages name either.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    **{
+        (module, name): found
+        for name, found in (("_reconstruct", _reconstruct), ("scalar", scalar))
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+    },
+    **{(module, "_frombuffer"): _frombuffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _latin1,
+}
+
+
+class _Restricted(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """One of the few things that are needed; raises UnpicklingError for any other."""
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name}") from None
+
+
+def unpickle(path: Path) -> Any:
+    """What is in a pickle of arrays, strings, numbers, lists, tuples and dictionaries.
+
+    Raises:
+        DataError: It cannot be read, is cut short, or asks for anything else, which is named.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Restricted(file, encoding="latin1").load()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give the pickle's path") from error
+    except pickle.UnpicklingError as error:
+        if "." in str(error) and " " not in str(error).split(" to ")[0]:
+            raise DataError(
+                f"{path}: asks for {error}, which is no array and no plain container, and may run code; refused, get the file "
+                "from its makers"
+            ) from error
+        raise DataError(f"{path}: not a whole pickle ({error}); download it again") from error
+    except Exception as error:  # on garbage the library raises whatever comes of it
+        raise DataError(f"{path}: not a whole pickle ({type(error).__name__}); download it again") from error
