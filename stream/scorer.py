@@ -19,9 +19,9 @@ from stream.inputs import NO_WORDS, model_input, spoken
 from stream.messages import LANES, Lane, LaneScore, Score, Text, Window
 from stream.track import Estimate, Request, Step, Track, advance
 
-# A provisional score looks up so many new vectors, the newest, 10 ms each; when all the words of a stretch change at once, the
-# windows before keep the vectors they had, or wait. A final score has its window's own vector, always.
-_FRESH = 2
+# A provisional score looks up so many new vectors, the newest, 10 to 20 ms each; when all the words of a stretch change at
+# once, the windows before keep the vectors they had, or wait. A final score has its window's own vector, always.
+_FRESH = 1
 _AHEAD = 6  # likewise, while nobody waits
 _KEPT = 256  # vectors, more than a tail has windows
 _NOTHING_THERE: dict[Lane, str] = {"text": "no_words", "audio": "silence", "vision": "no_face"}

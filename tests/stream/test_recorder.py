@@ -58,7 +58,7 @@ def advances(gaps_ms: list[int], end_ns: int) -> list[int]:
 
 
 @pytest.mark.parametrize("words", [False, True], ids=["no words", "words"])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(gaps_ms=st.lists(st.integers(20, 900), min_size=1, max_size=5))
 def test_from_features_everything_is_the_same_to_the_last_digit(
     tmp_path_factory: pytest.TempPathFactory, words: bool, gaps_ms: list[int]
@@ -73,7 +73,7 @@ def test_from_features_everything_is_the_same_to_the_last_digit(
     assert published(was.outputs) == in_file(path) or words
 
 
-@settings(max_examples=6, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(gaps_ms=st.lists(st.integers(20, 900), min_size=1, max_size=5))
 def test_from_media_it_is_the_same_too(tmp_path_factory: pytest.TempPathFactory, gaps_ms: list[int]) -> None:
     path = tmp_path_factory.mktemp("r") / "a.mcap"

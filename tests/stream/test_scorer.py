@@ -101,12 +101,12 @@ def test_a_provisional_score_looks_up_few_new_words_and_a_final_one_its_own(embe
     del embedder.seen[:]
     before = target.request(Job(target, old, False)).steps
     after = target.request(Job(target, new, False)).steps
-    assert [new.same(old) for new, old in zip(after, before, strict=True)] == [True] * 5 + [False] * 2  # as they were
-    assert [words[-1] for words in embedder.seen] == ["new5", "new6"]
-    for _ in range(3):
+    assert [new.same(old) for new, old in zip(after, before, strict=True)] == [True] * 6 + [False]  # as they were
+    assert [words[-1] for words in embedder.seen] == ["new6"]
+    for _ in range(6):
         target.speculate(new)
     # By and by all of them, from the newest on.
-    assert [words[-1] for words in embedder.seen[2:]] == ["new3", "new4", "new1", "new2", "new0"]
+    assert [words[-1] for words in embedder.seen[1:]] == ["new5", "new4", "new3", "new2", "new1", "new0"]
     assert [target.commit(each).sentiment for each in new] == [quiet.commit(each).sentiment for each in new]
     assert len(embedder.seen) == 7
 
@@ -114,12 +114,12 @@ def test_a_provisional_score_looks_up_few_new_words_and_a_final_one_its_own(embe
 def test_words_that_were_not_looked_up_yet_are_unknown_to_the_model_and_no_silence(embedder: LastWordEmbedder) -> None:
     inputs = [window(seq, f"word{seq}", restart=seq == 0) for seq in range(6)]
     unknown = LaneWindow(False, 0.0, np.empty(0, np.float32), None)
-    without = [replace(each, words=(), lanes={**each.lanes, "text": unknown}) for each in inputs[:4]]
+    without = [replace(each, words=(), lanes={**each.lanes, "text": unknown}) for each in inputs[:5]]
     some, other = scorer(embedder), scorer(LastWordEmbedder())
     found, expected = some.request(Job(some, inputs, False)), other.request(Job(other, without, False))
-    for step, like in zip(found.steps[:4], expected.steps, strict=True):
+    for step, like in zip(found.steps[:5], expected.steps, strict=True):
         assert step.same(like)
-    assert all(step.inputs[:WIDTH].any() for step in found.steps[4:])
+    assert all(step.inputs[:WIDTH].any() for step in found.steps[5:])
 
 
 def test_smoothing_is_an_exponential_mean_over_event_time(embedder: LastWordEmbedder) -> None:
@@ -175,12 +175,12 @@ def test_a_tail_beyond_what_the_engine_keeps_is_cut(embedder: LastWordEmbedder) 
     inputs = [window(seq, f"word{seq}", restart=seq == 0) for seq in range(6)]
     cut, whole = scorer(embedder, tail=3), scorer(LastWordEmbedder(), tail=3)
     assert cut.speculate(inputs[:5]) == whole.speculate(inputs[:3])
-    assert [words[-1] for words in embedder.seen] == ["word1", "word2"]
+    assert [words[-1] for words in embedder.seen] == ["word2"]
     assert cut.commit(inputs[0]) == whole.commit(inputs[0])
     last = [cut.speculate(inputs[1:]) for _ in range(2)][-1]  # twice, until all words have been looked up
     assert (last.seq, last.rev) == (3, 1)
     plain = scorer(embedder)
-    expected = [plain.speculate(inputs[:4]) for _ in range(2)][-1]
+    expected = [plain.speculate(inputs[:4]) for _ in range(4)][-1]
     assert last.sentiment == pytest.approx(expected.sentiment, abs=1e-5)
 
 
