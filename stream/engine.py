@@ -63,6 +63,11 @@ class Engine:
         slots = [engine.open() for _ in range(50)]
         provisional = engine.extend(slots, steps)  # the tails, from the first window that is new or has changed
         final = engine.settle(slots)  # the first window of each tail
+
+    Attributes:
+        device: Where it runs.
+        bucket: Slots to a call.
+        tail: The longest tail in windows.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class Engine:
         self.tail = tail
         self._model = model.to(device).eval()
         self._one_window = cast(nn.Module, torch.compile(self._model, dynamic=False)) if compile else self._model
-        self.device, self._size = device, bucket
+        self.device, self.bucket = device, bucket
         self._graphs, self._masks = graphs and device.type == "cuda", masks
         self._buckets: list[Bucket] = []
         self._holders = np.zeros(0, np.int64)  # the generation that has each slot, 0 for none
@@ -116,9 +121,9 @@ class Engine:
         """
         if self._holders.all():
             self._buckets.append(self._new_bucket())
-            self._holders = np.append(self._holders, np.zeros(self._size, np.int64))
+            self._holders = np.append(self._holders, np.zeros(self.bucket, np.int64))
         index = int(self._holders.argmin())
-        self._buckets[index // self._size].start(index % self._size, state)
+        self._buckets[index // self.bucket].start(index % self.bucket, state)
         self._generation += 1
         self._holders[index] = self._generation
         return Slot(index, self._generation)
@@ -130,7 +135,7 @@ class Engine:
     def state(self, slot: Slot) -> State:
         """A copy of a session's state after its settled windows (B = 1): to save, or to open on an engine like this one."""
         (index,) = self._indices([slot])
-        return self._buckets[index // self._size].state(index % self._size)
+        return self._buckets[index // self.bucket].state(index % self.bucket)
 
     @torch.inference_mode()
     def extend(self, slots: Sequence[Slot] | Ints, steps: Steps) -> Estimates:
@@ -180,7 +185,7 @@ class Engine:
         """What of the slots is in each bucket concerned."""
         if len(self._buckets) == 1:
             return [(slice(None), self._buckets[0], indices)]
-        numbers, rows = np.divmod(indices, self._size)
+        numbers, rows = np.divmod(indices, self.bucket)
         chosen = [np.flatnonzero(numbers == number) for number in range(len(self._buckets))]
         return [(which, bucket, rows[which]) for which, bucket in zip(chosen, self._buckets, strict=True) if which.size]
 
@@ -217,7 +222,7 @@ class Engine:
                 self._model,
                 self._one_window,
                 self.device,
-                size=self._size,
+                size=self.bucket,
                 longest=self.tail,
                 graphs=self._graphs,
                 masks=self._masks,

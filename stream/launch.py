@@ -217,6 +217,9 @@ def _recorders(settings: "Config", wired: "Sequence[tuple[Input, Parts]]", clock
     if settings.record.file is None:
         return [None] * len(wired)
     from stream.recorder import Recorder
+    from stream.sources.media import MediaSource
+    from stream.sources.recording import RecordingSource
+    from stream.sources.words import TranscribedSource
 
     path = settings.record.file
     recorders: list[Recorder | None] = [
@@ -225,19 +228,18 @@ def _recorders(settings: "Config", wired: "Sequence[tuple[Input, Parts]]", clock
             settings,
             parts.info,
             packets=given.provides,
-            bucket=len(wired),
-            row=row,
+            place=parts.scorer.place,
             start_unix_ns=clock.unix_ns(0) if clock.paced else None,
             begin=parts.begin,
         )
-        for row, (given, parts) in enumerate(wired)
+        for given, parts in wired
     ]
     for (given, _), recorder in zip(wired, recorders, strict=True):
         if recorder and settings.record.level == "media":
             for source in given.sources:
-                tapped = getattr(source, "source", source)  # inside a source with words from a file
-                if hasattr(tapped, "tap"):
-                    tapped.tap = recorder.coded
+                coded = source.source if isinstance(source, TranscribedSource) else source
+                if isinstance(coded, MediaSource | RecordingSource):
+                    coded.tap = recorder.coded
     return recorders
 
 

@@ -15,12 +15,10 @@ from mcap.stream_reader import StreamReader
 from mcap.writer import Writer
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from extractors.text import CONTRACT as TEXT
 from stream.config import Config
 from stream.errors import SourceError
 from stream.messages import END_NS, Begin, SessionInfo
 from stream.records import KINDS, Kind, Record
-from stream.windows import ROW_LANES
 
 METADATA = "mmlatch-live"
 FORMAT = 2  # counted up when a reader of the old form would misread the new one
@@ -28,11 +26,6 @@ _CHUNK = 256 * 1024  # bytes before compression, as a reader has one in memory a
 _LARGEST = 256 * 2**20  # a record beyond that is not ours
 
 Level = Literal["scores", "features", "media"]
-
-
-def feature_contracts() -> dict[str, str]:
-    """What this version's features are, by lane."""
-    return {"text": TEXT.tag, **{lane: contract.tag for lane, contract in ROW_LANES.items()}}
 
 
 class About(BaseModel):

@@ -117,6 +117,19 @@ class PartEnded:
 LaneUpdate = RowsUpdate | VoiceUpdate | WordsUpdate | PartUnknown | PartEnded
 
 
+def part_of(update: LaneUpdate) -> Part:
+    """Whose watermark an update moves."""
+    match update:
+        case RowsUpdate(lane=lane):
+            return lane
+        case VoiceUpdate():
+            return "voice"
+        case WordsUpdate():
+            return "text"
+        case PartUnknown(part=part) | PartEnded(part=part):
+            return part
+
+
 @dataclass(frozen=True)
 class Tick:
     """The present is `t_ns`, the end of a window; if `live`, there are windows up to it, and what is late is overtaken."""

@@ -24,24 +24,12 @@ from stream.messages import (
     Tick,
     VoiceUpdate,
     WordsUpdate,
+    part_of,
 )
 from stream.records import Record
 from stream.utterances import UtteranceLog, UtteranceSplitter
 
 _PRUNE_EVERY = 512  # entries
-
-
-def _parts(update: LaneUpdate) -> str:
-    """Whose watermark it moves."""
-    match update:
-        case RowsUpdate(lane=lane):
-            return lane
-        case VoiceUpdate():
-            return "voice"
-        case WordsUpdate():
-            return "text"
-        case PartUnknown(part=part) | PartEnded(part=part):
-            return part
 
 
 def _until_ns(entry: Entry) -> int:
@@ -134,7 +122,7 @@ class Progress:
         last: dict[str, Record] = {}
         for kept in self._kept:
             if isinstance(kept.record.value, LaneUpdate):
-                last[_parts(kept.record.value)] = kept.record
+                last[part_of(kept.record.value)] = kept.record
         for kept in self._kept:
             if kept.until_ns > start_ns or any(kept.record is record for record in last.values()):
                 yield kept

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from stream.config import Config, DashboardConfig, MqttConfig, RecordConfig
 from stream.errors import UsageError
-from stream.mcap import About, RecordingWriter, feature_contracts
+from stream.mcap import About, RecordingWriter
 from stream.messages import (
     AudioBlock,
     Begin,
@@ -64,6 +64,7 @@ from stream.records import (
     without_words,
 )
 from stream.runner import Taken
+from stream.windows import feature_contracts
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,7 @@ class Recorder:
         info: SessionInfo,
         *,
         packets: frozenset[str],
-        bucket: int = 1,
-        row: int = 0,
+        place: tuple[int, int] = (0, 1),
         start_unix_ns: int | None = None,
         begin: Begin | None = None,
     ) -> None:
@@ -119,8 +119,7 @@ class Recorder:
             config: The session's.
             info: The session's.
             packets: The kinds of packets that its sources bring.
-            bucket: How many sessions the engine's bucket holds.
-            row: The row of it that this session has.
+            place: See `Scorer.place`.
             start_unix_ns: Wall time of session time 0, if that is known.
             begin: Where the session begins, if it is a replay of a part of one.
 
@@ -139,8 +138,8 @@ class Recorder:
             scripted=info.scripted,
             contracts=feature_contracts(),
             versions=versions(),
-            bucket=bucket,
-            row=row,
+            row=place[0],
+            bucket=place[1],
             start_unix_ns=start_unix_ns,
             begin=begin or Begin(),
         )

@@ -65,6 +65,11 @@ class Scorer:
         self._said: dict[int, tuple[int, float]] = {}  # of windows not settled: provisional scores so far, and the last one
         self._next_words: tuple[str, ...] = ()  # of the utterance up to the end of the job that is being done
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The row of the engine's bucket that the session has, and how many rows a bucket has."""
+        return self._track.slot.place % self._track.engine.bucket, self._track.engine.bucket
+
     def begin(self, smooth: float | None, said: Mapping[int, tuple[int, float]]) -> None:
         """Stand before a window that starts anew, after others that were scored elsewhere.
 

@@ -51,10 +51,14 @@ def pool(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.concatenate([exact.mean(0), exact.std(0)]).astype(np.float32)
 
 
+def feature_contracts() -> dict[str, str]:
+    """What this version's features are, by lane."""
+    return {"text": TEXT.tag, **{lane: contract.tag for lane, contract in ROW_LANES.items()}}
+
+
 def contracts(hop_ns: int) -> dict[str, str]:
     """What a model is fed, by name: the features of each lane, and how windows are made of them."""
-    lanes: dict[str, str] = {lane: contract.tag for lane, contract in ROW_LANES.items()}
-    return {"text": TEXT.tag, **lanes, "windows": f"mean+std,words so far/{hop_ns}ns"}
+    return {**feature_contracts(), "windows": f"mean+std,words so far/{hop_ns}ns"}
 
 
 def pooled_width(lane: Lane) -> int:

@@ -15,7 +15,7 @@ from extractors.text import WIDTH
 from stream.clock import Clock
 from stream.cropping import Cut
 from stream.errors import SourceError
-from stream.mcap import RecordingReader, feature_contracts
+from stream.mcap import RecordingReader
 from stream.messages import (
     END_NS,
     Anew,
@@ -31,21 +31,19 @@ from stream.messages import (
     LaneUpdate,
     Packet,
     PartEnded,
-    PartUnknown,
     Replayed,
-    RowsUpdate,
     Score,
     Scored,
     Text,
     Tick,
     Transcript,
     VideoFrame,
-    VoiceUpdate,
-    WordsUpdate,
+    part_of,
 )
 from stream.pictures import Decoder
 from stream.records import ENTRY_TOPICS, PACKETS, TAKEN, TEXTS, VECTOR, VECTORS, Record, TakenRecord, Texts
 from stream.sources.source import Provides
+from stream.windows import feature_contracts
 
 Origin = Literal["features", "media"]
 _PICTURES = 256  # decoded ones that wait to be taken; those that were passed over are let go
@@ -274,15 +272,9 @@ class _Vectors:
 
 
 def _lane(update: LaneUpdate) -> Lane:
-    match update:
-        case RowsUpdate(lane=lane):
-            return lane
-        case VoiceUpdate():
-            return "audio"
-        case WordsUpdate():
-            return "text"
-        case PartUnknown(part=part) | PartEnded(part=part):
-            return "audio" if part == "voice" else part
+    """Whose it is; the audio lane speaks for the voice detector."""
+    part = part_of(update)
+    return "audio" if part == "voice" else part
 
 
 def _taker(packet: Packet) -> Lane:
