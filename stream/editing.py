@@ -13,7 +13,7 @@ from stream.sources.media import MediaSource
 
 
 def write(path: Path, about: About, records: Iterable[Record]) -> int:
-    """Write a recording; returns how many records it has.
+    """Write a recording; returns how many records it has. What cannot be finished is not left behind.
 
     Raises:
         UsageError: There is such a file already, or it cannot be written.
@@ -21,10 +21,16 @@ def write(path: Path, about: About, records: Iterable[Record]) -> int:
     """
     count = 0
     try:
-        with RecordingWriter(path, about) as recording:
+        recording = RecordingWriter(path, about)
+        try:
             for record in records:
                 recording.write(record)
                 count += 1
+            recording.close()
+        except BaseException:
+            recording.abandon()
+            path.unlink()
+            raise
     except FileExistsError as error:
         raise UsageError(f"{path}: is there already; give another name") from error
     except OSError as error:

@@ -80,6 +80,7 @@ def test_parts_are_the_whole_again_and_a_missing_one_is_noticed(tmp_path: Path) 
     assert published(again.outputs) == in_file(tmp_path / "all.mcap")
     with pytest.raises(UsageError, match="there is a part missing"):
         editing.merge([paths[0], paths[-1]], tmp_path / "b.mcap")
+    assert not (tmp_path / "b.mcap").exists()
 
 
 def test_parts_of_different_recordings_are_not_joined(whole: Path, tmp_path: Path) -> None:
