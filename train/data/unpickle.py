@@ -17,10 +17,14 @@ from numpy._core.numeric import _frombuffer  # type: ignore[attr-defined]
 from train.errors import DataError
 
 
+class _Refused(Exception):
+    """A pickle asks for what is not let through; the text names it."""
+
+
 def _latin1(text: str, encoding: str) -> bytes:
     """As Python 2's bytes are written in a newer pickle; no other encoding is needed, nor let through."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"_codecs.encode to {encoding}")
+        raise _Refused(f"_codecs.encode to {encoding}")
     return text.encode("latin1")
 
 
@@ -41,11 +45,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """One of the few things that are needed; raises UnpicklingError for any other."""
+        """One of the few things that are needed; raises `_Refused` for any other."""
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name}") from None
+            raise _Refused(f"{module}.{name}") from None
 
 
 def unpickle(path: Path) -> Any:
@@ -59,12 +63,10 @@ def unpickle(path: Path) -> Any:
             return _Restricted(file, encoding="latin1").load()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give the pickle's path") from error
-    except pickle.UnpicklingError as error:
-        if "." in str(error) and " " not in str(error).split(" to ")[0]:
-            raise DataError(
-                f"{path}: asks for {error}, which is no array and no plain container, and may run code; refused, get the file "
-                "from its makers"
-            ) from error
-        raise DataError(f"{path}: not a whole pickle ({error}); download it again") from error
+    except _Refused as error:
+        raise DataError(
+            f"{path}: asks for {error}, which is no array and no plain container, and may run code; refused, get the file from "
+            "its makers"
+        ) from error
     except Exception as error:  # on garbage the library raises whatever comes of it
         raise DataError(f"{path}: not a whole pickle ({type(error).__name__}); download it again") from error
