@@ -9,9 +9,11 @@ Published figures differ in what they do with a truth of 0, so the two binary co
 - *non-zero*: segments whose truth is 0 are left out; the classes are negative and positive, a score above 0 being positive;
 - *has-zero*: all segments count; the classes are negative and non-negative, a score from 0 up being non-negative.
 
+So do the two of seven classes: most papers round to the *nearest* class, CMU-MOSEI's authors *outward*, away from 0.
+
 Sources: the evaluation of MMLatch (https://github.com/georgepar/mmlatch, `mosei_metrics.py`) and of MMSA
-(https://github.com/thuiar/MMSA, `metricsTop.py`), which agree in all of these. Unlike the former, weighted F1 weights the
-classes by their share of the truth, not of the prediction.
+(https://github.com/thuiar/MMSA, `metricsTop.py`), which agree in all of these that they have. Unlike the former, weighted F1
+weights the classes by their share of the truth, not of the prediction.
 """
 
 import numpy as np
@@ -69,6 +71,17 @@ def accuracy_5(prediction: Scores, truth: Scores) -> float:
     """Accuracy over the five classes -2 to 2, in [0, 1]: both are clipped to them, then rounded, halves to the even class."""
     _check(prediction, truth)
     return _rounded_accuracy(prediction, truth, 2.0)
+
+
+def accuracy_7_outward(prediction: Scores, truth: Scores) -> float:
+    """Accuracy over the seven classes -3 to 3, in [0, 1]: both are rounded away from 0, as in (0, 1] to 1; beyond 2 it is 3.
+
+    So only 0 itself is neutral, and figures are not to be compared with those of `accuracy_7`. Source: `cmumosei_round` in the
+    README of CMU-MOSEI (https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK, `standard_datasets/CMU_MOSEI/README.md`).
+    """
+    _check(prediction, truth)
+    classes = (np.sign(scores) * np.minimum(np.ceil(np.abs(scores)), 3.0) for scores in (prediction, truth))
+    return float(np.equal(*classes).mean())
 
 
 def _rounded_accuracy(prediction: Scores, truth: Scores, bound: float) -> float:

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import sklearn.metrics
+from sklearn.feature_selection import r_regression
 
 from train import metrics
 
@@ -17,6 +18,7 @@ ALL = [
     metrics.f1_weighted_has_zero,
     metrics.accuracy_7,
     metrics.accuracy_5,
+    metrics.accuracy_7_outward,
 ]
 names = [metric.__name__ for metric in ALL]
 
@@ -63,6 +65,17 @@ def test_classes_clip_and_then_round_halves_to_even():
     # Five classes: -2/-2, -1/0, 0/0, 0/0, 1/2, 2/2.
     assert metrics.accuracy_5(PREDICTION, TRUTH) == pytest.approx(4 / 6)
     assert metrics.accuracy_7(np.array([0.5, -0.5, 9.0]), np.array([0.0, 0.0, 3.0])) == 1
+    assert metrics.accuracy_5(np.array([0.5, -0.5, 1.5, -1.5, 9.0]), np.array([0.0, 0.0, 2.0, -2.0, 3.0])) == 1
+
+
+def test_outward_classes_by_hand():
+    # As CMU-MOSEI's README writes them, at and around each border.
+    scores = np.array([-3.4, -2.1, -2.0, -1.1, -1.0, -0.1, 0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 3.4])
+    classes = np.array([-3.0, -3, -2, -2, -1, -1, 0, 1, 1, 2, 2, 3, 3])
+    assert metrics.accuracy_7_outward(scores, classes) == 1
+    assert metrics.accuracy_7_outward(np.full(13, 0.1), scores) == 2 / 13
+    # -2/-3, 0/-1, -1/0, 0/0, 2/1, 3/3.
+    assert metrics.accuracy_7_outward(PREDICTION, TRUTH) == pytest.approx(2 / 6)
 
 
 def test_against_scikit_learn():
@@ -72,14 +85,21 @@ def test_against_scikit_learn():
     some = truth != 0
     weighted = {"average": "weighted"}
     sk = sklearn.metrics
+    borders = (-2.0, -1.0, 0.0), (0.0, 1.0, 2.0)  # classes that end at their border from below, and those that begin after it
+
+    def outward(scores):
+        return np.searchsorted(borders[0], scores, "right") + np.searchsorted(borders[1], scores, "left")
+
     pairs = [
         (metrics.mean_absolute_error, sk.mean_absolute_error(truth, prediction)),
+        (metrics.pearson_r, r_regression(prediction[:, None], truth)[0]),
         (metrics.accuracy_2_nonzero, sk.accuracy_score(truth[some] > 0, prediction[some] > 0)),
         (metrics.accuracy_2_has_zero, sk.accuracy_score(truth >= 0, prediction >= 0)),
         (metrics.f1_weighted_nonzero, sk.f1_score(truth[some] > 0, prediction[some] > 0, **weighted)),
         (metrics.f1_weighted_has_zero, sk.f1_score(truth >= 0, prediction >= 0, **weighted)),
         (metrics.accuracy_7, sk.accuracy_score(truth.clip(-3, 3).round(), prediction.clip(-3, 3).round())),
         (metrics.accuracy_5, sk.accuracy_score(truth.clip(-2, 2).round(), prediction.clip(-2, 2).round())),
+        (metrics.accuracy_7_outward, sk.accuracy_score(outward(truth), outward(prediction))),
     ]
     for metric, expected in pairs:
         assert metric(prediction, truth) == pytest.approx(expected), metric.__name__
