@@ -24,8 +24,9 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.common import Figure, parser, show_figures, write
+from models.causal import FLAGS
 from models.layers import Attention, CausalLSTM
-from models.mmlatch import FLAGS, CausalMMLatch, CausalMMLatchConfig, MMLatch, MMLatchConfig
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig, MMLatch, MMLatchConfig
 from stream.bucket import Steps
 from stream.engine import Engine
 

@@ -5,10 +5,10 @@ A checkpoint is a folder, or a repository on the hub, with `model.safetensors` a
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -78,20 +78,7 @@ class Pretrained(nn.Module):
         Raises:
             CheckpointError: There is no such checkpoint, it is damaged or of another model, or the contracts differ.
         """
-        folder = Path(location)
-        if not str(location) or not _is_folder(folder):
-            try:
-                folder = hub.fetch(str(location), (CONFIG, WEIGHTS))
-            except hub.NotFetchedError as error:
-                raise CheckpointError(str(error)) from error
-        config, card = cls._read_config(folder / CONFIG)
-        if contracts is not None:
-            _check_contracts(folder, card.contracts, contracts)
-        with torch.device("meta"):  # shapes without memory, and nothing drawn at random
-            model = cls(config)
-        model.load_state_dict(_read_weights(folder / WEIGHTS, model.state_dict()), assign=True)
-        model.card = card
-        return model.eval()
+        return load(location, {cls}, contracts=contracts)
 
     def digest(self) -> str:
         """Six hex digits of the SHA-256 over all weights: which model a score came from."""
@@ -108,32 +95,54 @@ class Pretrained(nn.Module):
             torch.manual_seed(seed)
             return cls(config).eval()
 
-    @classmethod
-    def _read_config(cls, path: Path) -> tuple[Any, Card]:
+
+Model = TypeVar("Model", bound=Pretrained)
+
+
+def load(location: Path | str, kinds: Collection[type[Model]], *, contracts: Mapping[str, str] | None = None) -> Model:
+    """Load a model of one of several kinds, whichever the checkpoint is of; see `Pretrained.from_pretrained`."""
+    folder = Path(location)
+    if not str(location) or not _is_folder(folder):
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            reason = error.strerror or error
-            raise CheckpointError(f"{path}: cannot be read ({reason}); a checkpoint has {CONFIG} and {WEIGHTS}") from error
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path}: not valid JSON; copy the checkpoint anew") from error
-        kind = (about.get("model_type"), about.get("format")) if isinstance(about, dict) else (None, None)
-        if kind != (cls.model_type, FORMAT):
-            raise CheckpointError(
-                f"{path}: model_type and format are {kind[0]!r}, {kind[1]!r}, expected {cls.model_type!r}, {FORMAT}; name a "
-                "checkpoint that this version wrote"
-            )
-        wrong = _wrong_values(about.get("config"), get_type_hints(cls.config_class), "config")
-        wrong += _wrong_values({key: about[key] for key in _CARD if key in about}, _CARD, "the card")
-        if not wrong:
-            try:
-                # JSON knows no tuples.
-                values = {key: tuple(value) if isinstance(value, list) else value for key, value in about["config"].items()}
-                config = cls.config_class(**values)
-                return config, Card(about["contracts"], tuple(about["data"]), about["metrics"])
-            except ValueError as error:
-                wrong = [str(error)]
-        raise CheckpointError(f"{path}: {'; '.join(wrong)}; copy the checkpoint anew")
+            folder = hub.fetch(str(location), (CONFIG, WEIGHTS))
+        except hub.NotFetchedError as error:
+            raise CheckpointError(str(error)) from error
+    kind, config, card = _read_config(folder / CONFIG, kinds)
+    if contracts is not None:
+        _check_contracts(folder, card.contracts, contracts)
+    with torch.device("meta"):  # shapes without memory, and nothing drawn at random
+        model = kind(config)
+    model.load_state_dict(_read_weights(folder / WEIGHTS, model.state_dict()), assign=True)
+    model.card = card
+    return model.eval()
+
+
+def _read_config(path: Path, kinds: Collection[type[Model]]) -> tuple[type[Model], Any, Card]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise CheckpointError(f"{path}: cannot be read ({reason}); a checkpoint has {CONFIG} and {WEIGHTS}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON; copy the checkpoint anew") from error
+    found = (about.get("model_type"), about.get("format")) if isinstance(about, dict) else (None, None)
+    kind = next((kind for kind in kinds if found == (kind.model_type, FORMAT)), None)
+    if kind is None:
+        wanted = " or ".join(sorted(repr(kind.model_type) for kind in kinds))
+        raise CheckpointError(
+            f"{path}: model_type and format are {found[0]!r}, {found[1]!r}, expected {wanted}, {FORMAT}; name a "
+            "checkpoint that this version wrote"
+        )
+    wrong = _wrong_values(about.get("config"), get_type_hints(kind.config_class), "config")
+    wrong += _wrong_values({key: about[key] for key in _CARD if key in about}, _CARD, "the card")
+    if not wrong:
+        try:
+            # JSON knows no tuples.
+            values = {key: tuple(value) if isinstance(value, list) else value for key, value in about["config"].items()}
+            return kind, kind.config_class(**values), Card(about["contracts"], tuple(about["data"]), about["metrics"])
+        except ValueError as error:
+            wrong = [str(error)]
+    raise CheckpointError(f"{path}: {'; '.join(wrong)}; copy the checkpoint anew")
 
 
 # The card as JSON has it: a list where `Card` has a tuple.

@@ -7,6 +7,8 @@ kernel of MFM's code (Y.-H. H. Tsai et al., ICLR 2019, arXiv 1806.06176).
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +19,17 @@ class InfoNCE(nn.Module):
 
     Example:
         critic = InfoNCE(8, 4, hidden=32)
-        (-critic(x, y)).backward()  # makes the critic better, and x and y tell more of each other
+        (-critic.lower_bound(x, y)).backward()  # makes the critic better, and x and y tell more of each other
     """
 
     def __init__(self, x: int, y: int, *, hidden: int) -> None:
         super().__init__()
+        self.least = 2  # pairs, to tell anything
         self.of_x, self.of_y = nn.Linear(x, hidden), nn.Linear(y, hidden)
         self.judge = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """The lower bound, a scalar: the mean log share of its own among all N candidates, and log N."""
+    def lower_bound(self, x: Tensor, y: Tensor) -> Tensor:
+        """A scalar: the mean log share of its own among all N candidates, and log N."""
         # The first layer of a network over [x, y], taken apart, so that N x N pairs cost N + N products.
         scores = self.judge(self.of_x(x)[:, None] + self.of_y(y)[None])[..., 0]  # (N, N)
         return (scores.diagonal() - scores.logsumexp(1)).mean() + math.log(len(x))
@@ -44,6 +47,7 @@ class Conditional(nn.Module):
 
     def __init__(self, x: int, y: int, *, hidden: int) -> None:
         super().__init__()
+        self.least = y + 1  # pairs, for a covariance
         self.mean = nn.Sequential(nn.Linear(x, hidden), nn.ReLU(), nn.Linear(hidden, y))
         self.log_variance = nn.Sequential(nn.Linear(x, hidden), nn.ReLU(), nn.Linear(hidden, y))
 
@@ -69,6 +73,18 @@ class Conditional(nn.Module):
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.mean(x), self.log_variance(x).clamp(-8, 8)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Nothing that is computed inside moves the module's weights."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
 
 
 def _log_normal(y: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Blocks of one shape run side by side as one, which is what makes a step cheap: a
 ones. M is their number, the first axis of a tensor; B the batch; T the steps of a call.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -13,6 +14,7 @@ from models.state import State
 
 _FURTHEST = 10.0  # standard deviations: what lies further out is an accident
 _OUTERMOST, _QUANTILES = 3.0, 33  # normal quantiles: how far out, in standard deviations, and how many
+_LONGEST_WAVE = 10_000.0  # of a position's
 HIDDEN = -1e30  # added to the score of what must not be seen: its weight is then exactly 0
 
 
@@ -206,20 +208,103 @@ class Attention(nn.Module):
         Returns:
             (M, B, T, size).
         """
-        (count, batch, steps, size), memories = queries.shape, len(memory)
-        readers = count // memories
+        count, size = len(queries), queries.shape[-1]
         asked = torch.bmm(queries.reshape(count, -1, size), self.queries)
         if self.keys is not None:
             asked = torch.bmm(asked, self.keys.mT)
-        if readers > 1:  # those of one memory next to each other: (N, B, readers, T, size)
-            asked = asked.view(memories, readers, batch, steps, size).transpose(1, 2)
-            bias = bias.repeat(1, readers, 1) if bias.shape[1] > 1 else bias
-        flat = memory.view(memories * batch, -1, size)
-        scores = torch.baddbmm(bias, asked.reshape(memories * batch, -1, size), flat.mT, alpha=size**-0.5)
-        found = torch.bmm(dropout(scores.softmax(-1), self.dropout, self.training), flat)
-        if readers > 1:
-            found = found.view(memories, batch, readers, steps, size).transpose(1, 2)
-        return torch.bmm(found.reshape(count, -1, size), self.values).view(count, batch, steps, size)
+        p = self.dropout if self.training else 0.0
+        found = _attend(asked.view(queries.shape), memory, bias, scale=size**-0.5, p=p)
+        return torch.bmm(found.reshape(count, -1, size), self.values).view(queries.shape)
+
+
+def _attend(asked: Tensor, memory: Tensor, bias: Tensor, *, scale: float, p: float) -> Tensor:
+    """What is asked for, (M, B, T, size), of memories (N, B, S, size), N dividing M; `bias` as in `Attention`."""
+    (count, batch, steps, size), memories = asked.shape, len(memory)
+    readers = count // memories
+    if readers > 1:  # those of one memory next to each other: (N, B, readers, T, size)
+        asked = asked.view(memories, readers, batch, steps, size).transpose(1, 2)
+        bias = bias.repeat(1, readers, 1) if bias.shape[1] > 1 else bias
+    flat = memory.reshape(memories * batch, -1, size)
+    scores = torch.baddbmm(bias, asked.reshape(memories * batch, -1, size), flat.mT, alpha=scale)
+    found = torch.bmm(dropout(scores.softmax(-1), p, p > 0), flat)
+    if readers > 1:
+        found = found.view(memories, batch, readers, steps, size).transpose(1, 2)
+    return found.reshape(count, batch, steps, size)
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head scaled dot-product attentions with an output map, without biases (A. Vaswani et al., arXiv 1706.03762).
+
+    As in `Attention` the keys' maps are applied to the queries and the values' maps to the result, so that a memory is kept
+    once, whatever the number of readers and heads.
+    """
+
+    def __init__(self, count: int, size: int, *, heads: int, dropout: float) -> None:
+        """Make `count` of them, Xavier-uniform; `size` is a multiple of `heads`, `dropout` is on the weights of attention."""
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.queries, self.keys, self.values, self.out = (_xavier(count, size) for _ in range(4))
+
+    def forward(self, queries: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+        """See `Attention.forward`."""
+        count, batch, steps, size = queries.shape
+        narrow = size // self.heads
+
+        def by_head(x: Tensor) -> Tensor:
+            """(M, rows, size) to (M heads, rows, size / heads)."""
+            return x.view(count, -1, self.heads, narrow).transpose(1, 2).reshape(count * self.heads, -1, narrow)
+
+        asked = torch.bmm(by_head(torch.bmm(queries.reshape(count, -1, size), self.queries)), by_head(self.keys).mT)
+        p = self.dropout if self.training else 0.0
+        found = _attend(asked.view(-1, batch, steps, size), memory, bias, scale=narrow**-0.5, p=p)
+        read = torch.bmm(found.reshape(count * self.heads, -1, size), by_head(self.values))  # (M heads, B T, size / heads)
+        read = read.view(count, self.heads, -1, narrow).transpose(1, 2).reshape(count, -1, size)
+        return torch.bmm(read, self.out).view(queries.shape)
+
+
+class Linears(nn.Module):
+    """Linear maps of one shape, each over an input of its own."""
+
+    def __init__(self, count: int, inputs: int, outputs: int) -> None:
+        """Make `count` of them, drawn as PyTorch's `Linear` is."""
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(count, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(count, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, B, T, inputs) to (M, B, T, outputs)."""
+        count, batch, steps, _ = x.shape
+        return torch.baddbmm(self.bias, x.reshape(count, batch * steps, -1), self.weight).view(count, batch, steps, -1)
+
+
+class FeedForward(nn.Module):
+    """Networks with one hidden layer, four times as wide, each over an input of its own: those of a transformer's layer."""
+
+    def __init__(self, count: int, size: int, *, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.wide, self.narrow = Linears(count, size, 4 * size), Linears(count, 4 * size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, B, T, size) to the same shape."""
+        return self.narrow(dropout(self.wide(x).relu(), self.dropout, self.training))
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Each row (…, size) with mean 0 and deviation 1. The maps that follow have gains enough: it has none of its own."""
+    return nn.functional.layer_norm(x, x.shape[-1:])
+
+
+def positions(numbers: Tensor, size: int) -> Tensor:
+    """Sines, then cosines, of places in a sequence, from 1 on: (…) to (…, size), float32.
+
+    The form is that of MulT's code (Tsai et al., ACL 2019): waves from 2 pi to 10,000 times as long.
+    """
+    half = size // 2
+    waves = torch.exp(torch.arange(half, device=numbers.device) * (-math.log(_LONGEST_WAVE) / max(half - 1, 1)))
+    angles = numbers[..., None] * waves  # (…, half)
+    return torch.cat([angles.sin(), angles.cos(), angles.new_zeros(*numbers.shape, size % 2)], -1)
 
 
 def _xavier(count: int, size: int) -> nn.Parameter:
@@ -234,18 +319,18 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 class Context:
-    """One call's view of a state's histories: appends the call's steps, and says which entries each step may attend to.
+    """One call's view of a state: runs what goes on from it, and says which entries of its histories each step may attend to.
 
     Attributes:
         bias: For one memory, (B, T, capacity): 0 for the utterance so far, at most `max_steps` entries, else `HIDDEN`.
         count: How many windows the utterance has with each step, (B, T).
-        history: The histories after the call, as far as they have been appended to.
     """
 
     def __init__(self, state: State, steps: int, *, max_steps: int) -> None:
         """Look at the next `steps` steps."""
-        self._state = state
-        self.history: dict[str, Tensor] = {}
+        self._state, self._steps = state, steps
+        self._recurrent: dict[str, Tensor] = {}
+        self._history: dict[str, Tensor] = {}
         capacity = state.capacity
         places = torch.arange(capacity, device=state.position.device)
         position, length = state.position[:, None], state.length[:, None]
@@ -261,8 +346,41 @@ class Context:
         """Put (M, B, T, size) into the history of that name; returns all of it, (M, B, capacity, size)."""
         before = self._state.history[name]
         write = Tensor.scatter_ if self._state.in_place else Tensor.scatter
-        self.history[name] = write(before, 2, self._index.expand(x.shape), x)
-        return self.history[name]
+        self._history[name] = write(before, 2, self._index.expand(x.shape), x)
+        return self._history[name]
+
+    def before(self, name: str) -> Tensor:
+        """What there was of that name after the last step before the call, (M, B, 1, size)."""
+        return self._state.recurrent[name][:, :, -1:]
+
+    def keep(self, name: str, values: Tensor) -> None:
+        """Let there be that of that name after each step, (M, B, T, size)."""
+        self._recurrent[name] = values
+
+    def run(self, name: str, lstm: CausalLSTM, x: Tensor) -> tuple[Tensor, Tensor]:
+        """LSTMs over (M, B, T, inputs); their outputs and cells, (M, B, T, hidden) each."""
+        outputs, cells = lstm(x, self.before(f"{name}.h")[:, :, 0], self.before(f"{name}.c")[:, :, 0])
+        self.keep(f"{name}.h", outputs)
+        self.keep(f"{name}.c", cells)
+        return outputs, cells
+
+    def mean(self, name: str, x: Tensor) -> Tensor:
+        """The mean of (B, T, size) over all steps so far."""
+        found, sums = running_mean(x, self.before(name)[0], self.count)
+        self.keep(name, sums[None])
+        return found
+
+    def after(self) -> State:
+        """The state after the call."""
+        state, steps = self._state, self._steps
+        return State(
+            recurrent=self._recurrent,
+            history=self._history,
+            position=state.position + steps,
+            length=state.length + steps,
+            room=state.room - steps,
+            in_place=state.in_place,
+        )
 
 
 def running_mean(x: Tensor, sums: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""MFM, the multimodal factorization model, as published: for whole, aligned sequences.
+"""MFM, the multimodal factorization model, in two forms: causal, for streams, and as published, for whole, aligned sequences.
 
 Y.-H. H. Tsai, P. P. Liang, A. Zadeh, L.-P. Morency, R. Salakhutdinov, "Learning Factorized Multimodal Representations", ICLR
 2019, arXiv 1806.06176; where the paper is silent, the authors' code (github.com/pliang279/factorized). What all modalities say
@@ -15,11 +15,188 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from models.causal import (
+    FLAGS,
+    LARGEST,
+    MODALITIES,
+    CausalConfig,
+    CausalModel,
+    Prediction,
+    flags_of,
+    known,
+    lstm_state,
+    others,
+)
 from models.checkpoint import Pretrained
 from models.information import discrepancy
-from models.mmlatch import LARGEST, MODALITIES
+from models.layers import CausalLSTM, Context, Linears, Projection
+from models.state import State
 
 JOINT = "joint"  # the code and the factor of all modalities together
+
+
+@dataclass(frozen=True)
+class CausalMFMConfig(CausalConfig):
+    """The causal model's shape; see `CausalConfig`.
+
+    Attributes:
+        code: Columns of each code, those of text, audio and vision and the joint one; a factor has as many.
+        memory: Of the memory fusion network.
+    """
+
+    code: int = 32
+    memory: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("code", "memory"):
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 to {LARGEST}")
+
+
+class Analysis(NamedTuple):
+    """What the causal model makes of windows, for training; M is text, audio, vision.
+
+    Attributes:
+        full: The prediction from all lanes as they are, whatever is missing.
+        without: Those from the surrogates of each lane in turn, which do not see it; each tensor has M in front.
+        codes: Of the lanes and the joint one, (4, B, T, code).
+        guessed: Each lane's own code as its surrogate guesses it, (3, B, T, code).
+        guessed_joint: The joint code as guessed without each lane, (3, B, T, code).
+        features: What went in, spread, (B, T, columns) a lane.
+        made: The same as made again from the codes.
+        made_without: The same as made again from the surrogates' codes.
+    """
+
+    full: Prediction
+    without: Prediction
+    codes: Tensor
+    guessed: Tensor
+    guessed_joint: Tensor
+    features: list[Tensor]
+    made: list[Tensor]
+    made_without: list[Tensor]
+
+
+class CausalMFM(CausalModel):
+    """The causal form.
+
+    What differs from the paper: there are codes at each window, of the utterance so far, and they are asked to make that
+    window again, not the whole sequence; inputs are spread alike, carry flags, and are projected by way of a hidden layer; the
+    score is bounded and has an uncertainty beside it. A lane counts as missing while the utterance has had nothing known of
+    it: then the joint code is what the lane's surrogate guesses from the other two, and the mean of the surrogates where
+    several are missing. A lane that is lost later is still remembered, and is not.
+    """
+
+    model_type: ClassVar[str] = "mfm-causal"
+    config_class: ClassVar[type] = CausalMFMConfig
+    config: CausalMFMConfig
+
+    def __init__(self, config: CausalMFMConfig) -> None:
+        super().__init__(config)
+        p, z, memory = config.hidden, config.code, config.memory
+        self.projections = nn.ModuleList(Projection(size, p) for size in self.sizes)
+        self.encoders = CausalLSTM(3, p + FLAGS, p)
+        self.codes = Linears(3, p, z)
+        # The memory fusion network: cells, what changes in them, and the memory's gates.
+        self.cells = CausalLSTM(3, p + FLAGS, p)
+        self.attention = _network(6 * p, 6 * p, hidden=2 * p, dropout=config.dropout)
+        self.candidate = _network(6 * p, memory, hidden=2 * p, dropout=config.dropout)
+        self.gates_of_cells, self.gates_of_memory = nn.Linear(6 * p, 2 * p), nn.Linear(memory, 2 * p, bias=False)
+        self.gates = nn.Linear(2 * p, 2 * memory)
+        self.joint_code = nn.Linear(3 * p + memory, z)
+        # For each missing lane, from the other two: its own code, then the joint one.
+        self.surrogates = CausalLSTM(6, 2 * (p + FLAGS), p)
+        self.surrogate_codes = Linears(6, p, z)
+        self.joint_factor, self.factors = _network(z, z, hidden=z, dropout=config.dropout), Linears(3, z, z)
+        self.decoders = nn.ModuleList(_network(2 * z, size, hidden=2 * p, dropout=0.0) for size in self.sizes)
+        self._make_head(z)
+
+    def recurrent(self) -> dict[str, tuple[int, int]]:
+        """See `CausalModel.recurrent`."""
+        p = self.config.hidden
+        found = lstm_state("own", 3, p) | lstm_state("cells", 3, p) | lstm_state("surrogates", 6, p)
+        return found | {"memory": (1, self.config.memory), "seen": (3, 1)}
+
+    def histories(self) -> dict[str, tuple[int, int]]:
+        """See `CausalModel.histories`: nothing is attended to, so the one there is has no columns."""
+        return {"nothing": (1, 0)}
+
+    def forward(self, windows: Mapping[str, Tensor], state: State) -> tuple[Prediction, State]:
+        """See `CausalModel.forward`."""
+        context = Context(state, self._check(windows, state), max_steps=self.config.max_steps)
+        flags = flags_of(windows)
+        inputs = self._inputs(self._features(windows), flags)
+        joint, (_, guessed) = self._joint(context, inputs), self._guess(context, inputs)
+        # How much of each lane the utterance has had, known or not: 1 or 0, (3, B, T, 1).
+        seen = torch.maximum(context.before("seen"), flags[..., :1].cummax(2).values)
+        context.keep("seen", seen)
+        context.append("nothing", joint[None, ..., :0])
+        complete, missing = seen.prod(0), 1 - seen
+        chosen = (complete * joint + (missing * guessed).sum(0)) / (complete + missing.sum(0))  # (B, T, code)
+        return self._predict(self._factor(chosen), known(flags)), context.after()
+
+    def analyse(self, windows: Mapping[str, Tensor], state: State) -> Analysis:
+        """All that training looks at."""
+        context = Context(state, self._check(windows, state), max_steps=self.config.max_steps)
+        flags, features = flags_of(windows), self._features(windows)
+        inputs = self._inputs(features, flags)
+        outputs, _ = context.run("own", self.encoders, inputs)
+        own, joint = self.codes(outputs), self._joint(context, inputs)
+        guessed, guessed_joint = self._guess(context, inputs)
+        factor, factor_without = self._factor(joint), self._factor(guessed_joint)
+
+        def made(codes: Tensor, joint: Tensor) -> list[Tensor]:
+            read = torch.cat([joint, self.factors(codes).relu()], -1)  # (3, B, T, 2 code)
+            return [decode(x) for decode, x in zip(self.decoders, read, strict=True)]
+
+        return Analysis(
+            self._predict(factor, known(flags)),
+            self._predict(factor_without, known(flags)),
+            torch.cat([own, joint[None]]),
+            guessed,
+            guessed_joint,
+            features,
+            made(own, factor.expand(3, -1, -1, -1)),
+            made(guessed, factor_without),
+        )
+
+    def _inputs(self, features: list[Tensor], flags: Tensor) -> Tensor:
+        """(3, B, T, P + 2)."""
+        lanes = [project(lane) for project, lane in zip(self.projections, features, strict=True)]
+        return torch.cat([torch.stack(lanes), flags], -1)
+
+    def _joint(self, context: Context, inputs: Tensor) -> Tensor:
+        """The joint code, (B, T, code), by the memory fusion network."""
+        before = context.before("cells.c")
+        outputs, cells = context.run("cells", self.cells, inputs)
+        earlier = torch.cat([before, cells[:, :, :-1]], 2)
+        both = torch.cat([*earlier.unbind(), *cells.unbind()], -1)  # (B, T, 6 P)
+        attended = self.attention(both).softmax(-1) * both
+        candidates, opened = self.candidate(attended).tanh(), self.gates_of_cells(attended)
+        memory, memories = context.before("memory")[0, :, 0], []
+        for candidate, gate in zip(candidates.unbind(1), opened.unbind(1), strict=True):
+            keep, take = self.gates((gate + self.gates_of_memory(memory)).relu()).sigmoid().chunk(2, -1)
+            memory = keep * memory + take * candidate
+            memories.append(memory)
+        remembered = torch.stack(memories, 1)  # (B, T, memory)
+        context.keep("memory", remembered[None])
+        return self.joint_code(torch.cat([*outputs.unbind(), remembered], -1))
+
+    def _guess(self, context: Context, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Each lane's own code and the joint one from the other two lanes, (3, B, T, code) each."""
+        pairs = torch.stack([torch.cat(pair.unbind(), -1) for pair in others(inputs).chunk(3)])  # (3, B, T, 2 (P + 2))
+        outputs, _ = context.run("surrogates", self.surrogates, pairs.repeat(2, 1, 1, 1))
+        own, joint = self.surrogate_codes(outputs).chunk(2)
+        return own, joint
+
+    def _factor(self, code: Tensor) -> Tensor:
+        """The discriminative factor of a joint code, (…, code)."""
+        return self.joint_factor(code).relu()
+
+
+def _network(inputs: int, outputs: int, *, hidden: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
 
 
 @dataclass(frozen=True)
@@ -130,9 +307,9 @@ class MFM(Pretrained):
         width = factors[JOINT]
         self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(config.head_dropout), nn.Linear(width, 1))
         # For each missing modality: its code, and the joint one, from the other two.
-        others = {m: sum(sizes[other] for other in MODALITIES if other != m) for m in MODALITIES}
-        self.surrogates = nn.ModuleDict({m: SequenceEncoder(others[m], hidden[m], codes[m]) for m in MODALITIES})
-        self.joint_surrogates = nn.ModuleDict({m: SequenceEncoder(others[m], hidden[m], codes[JOINT]) for m in MODALITIES})
+        rest = {m: sum(sizes[other] for other in MODALITIES if other != m) for m in MODALITIES}
+        self.surrogates = nn.ModuleDict({m: SequenceEncoder(rest[m], hidden[m], codes[m]) for m in MODALITIES})
+        self.joint_surrogates = nn.ModuleDict({m: SequenceEncoder(rest[m], hidden[m], codes[JOINT]) for m in MODALITIES})
 
     def forward(self, sequences: Mapping[str, Tensor], lengths: Tensor) -> Factorized:
         """Score sequences and make them again.
@@ -152,8 +329,8 @@ class MFM(Pretrained):
 
     def guess(self, sequences: Mapping[str, Tensor], lengths: Tensor, missing: str) -> dict[str, Tensor]:
         """The codes of a missing modality and of all together, as the other two tell them; (B, columns) each."""
-        others = torch.cat([sequences[m] for m in MODALITIES if m != missing], -1)
-        return {missing: self.surrogates[missing](others, lengths), JOINT: self.joint_surrogates[missing](others, lengths)}
+        given = torch.cat([sequences[m] for m in MODALITIES if m != missing], -1)
+        return {missing: self.surrogates[missing](given, lengths), JOINT: self.joint_surrogates[missing](given, lengths)}
 
     def loss(self, sequences: Mapping[str, Tensor], lengths: Tensor, labels: Tensor, weights: Weights) -> dict[str, Tensor]:
         """The parts of the loss, weighted, to be added up; labels (B,).
@@ -245,13 +422,10 @@ class MemoryFusion(nn.Module):
         self.memory = config.memory
         cells, wide, p = sum(config.hidden), config.attention_hidden, config.attention_dropout
 
-        def network(inputs: int, outputs: int) -> nn.Sequential:
-            return nn.Sequential(nn.Linear(inputs, wide), nn.ReLU(), nn.Dropout(p), nn.Linear(wide, outputs))
-
-        self.attention = network(2 * cells, 2 * cells)
-        self.candidate = network(2 * cells, config.memory)
-        self.keep = network(2 * cells + config.memory, config.memory)
-        self.take = network(2 * cells + config.memory, config.memory)
+        self.attention = _network(2 * cells, 2 * cells, hidden=wide, dropout=p)
+        self.candidate = _network(2 * cells, config.memory, hidden=wide, dropout=p)
+        self.keep = _network(2 * cells + config.memory, config.memory, hidden=wide, dropout=p)
+        self.take = _network(2 * cells + config.memory, config.memory, hidden=wide, dropout=p)
         self.out = nn.Linear(cells + config.memory, code)
 
     def forward(self, sequences: Mapping[str, Tensor], lengths: Tensor) -> Tensor:

@@ -6,56 +6,30 @@ through the same encoders: the first yields high-level sequences; for each modal
 input (top-down); the second pass encodes the masked inputs, and only it is fused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.checkpoint import Pretrained
-from models.layers import (
-    HIDDEN,
-    Attention,
-    CausalLSTM,
-    Context,
-    Normalise,
-    Projection,
-    Spread,
-    Standardise,
-    dropout,
-    running_mean,
+from models.causal import (
+    FLAGS,
+    MODALITIES,
+    CausalConfig,
+    CausalModel,
+    Prediction,
+    check_ranges,
+    check_shapes,
+    flags_of,
+    known,
+    lstm_state,
+    others,
 )
+from models.checkpoint import Pretrained
+from models.layers import HIDDEN, Attention, CausalLSTM, Context, Projection, dropout
 from models.state import State
-
-MODALITIES = ("text", "audio", "vision")
-FLAGS = 2  # after each modality's features: known (0 or 1), presence (the share of the window with something there, 0 to 1)
-SCORE_LIMIT = 3.0
-LARGEST = 2**16  # columns, widths and windows: beyond that a configuration is a mistake
-
-
-def _check_ranges(config: Any) -> None:
-    """Raise a ValueError that names the first number of a configuration that is out of range."""
-    for name in (*MODALITIES, "hidden", "max_steps"):
-        if not 1 <= getattr(config, name, 1) <= LARGEST:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected 1 to {LARGEST}")
-    if not 0 <= config.dropout < 1:
-        raise ValueError(f"dropout is {config.dropout}, expected from 0 to below 1")
-
-
-def _check_shapes(inputs: Mapping[str, Tensor], widths: Mapping[str, int]) -> int:
-    """The number of steps of inputs (B, T, width); a ValueError names the first that does not fit."""
-    if missing := [m for m in MODALITIES if m not in inputs]:
-        raise ValueError(f"inputs lack {', '.join(missing)}, expected {', '.join(MODALITIES)}")
-    first = inputs[MODALITIES[0]]
-    batch, steps = first.shape[:2] if first.ndim == 3 else (1, 1)
-    for m in MODALITIES:
-        if inputs[m].shape != (batch, steps, widths[m]) or not steps:
-            raise ValueError(
-                f"{m} is {tuple(inputs[m].shape)}, expected (B, T, {widths[m]}), T at least 1, with the B and T of the text"
-            )
-    return int(steps)
 
 
 def _joined(groups: list[Tensor]) -> Tensor:
@@ -63,17 +37,12 @@ def _joined(groups: list[Tensor]) -> Tensor:
     return torch.cat(groups) if len(groups) > 1 else groups[0]
 
 
-def _others(x: Tensor) -> Tensor:
-    """From text, audio and vision, (3, …), the others of each: those of text, of audio and of vision, (6, …)."""
-    return torch.cat([x[1:], x[::2], x[:2]])
-
-
 class CrossModalFusion(nn.Module):
     """Attention both ways between every two modalities, and from the text to what vision and audio say together."""
 
     def __init__(self, size: int, *, dropout: float, keys: bool) -> None:
         super().__init__()
-        self.pairs = Attention(6, size, dropout=dropout, keys=keys)  # text, audio and vision, each read by its `_others`
+        self.pairs = Attention(6, size, dropout=dropout, keys=keys)  # text, audio and vision, each read by its `others`
         self.text = Attention(1, size, dropout=dropout, keys=keys)
 
     def forward(self, high: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
@@ -82,7 +51,7 @@ class CrossModalFusion(nn.Module):
         `bias` is that of the three memories, (3 B, T or 1, S), as in `Attention`. The order is that of the reference: text,
         audio, vision, their pairs, text by pair.
         """
-        asking = _others(high)
+        asking = others(high)
         text_audio, text_vision, audio_text, audio_vision, vision_text, vision_audio = (
             self.pairs(asking, memory, bias) + asking  # the one who asks is added: the reference's crossed residual
         ).unbind()
@@ -91,62 +60,29 @@ class CrossModalFusion(nn.Module):
         return torch.cat([*high.unbind(), ta, tv, va, tav], -1)
 
 
-class Prediction(NamedTuple):
-    """What the causal model says at each step.
-
-    Attributes:
-        sentiment: In [-3, 3], (B, T).
-        uncertainty: The standard deviation of the label that the model expects about `sentiment`, in (0, 3), (B, T).
-        weights: The mean top-down mask of text, audio and vision, in (0, 1), (B, T, 3): how far each lane is let through.
-        masks: Each modality's mask itself, in (0, 1), (B, T, columns). Columns are features with `masking="features"`, else
-            those of the modality's projection.
-    """
-
-    sentiment: Tensor
-    uncertainty: Tensor
-    weights: Tensor
-    masks: dict[str, Tensor]
-
-
 @dataclass(frozen=True)
-class CausalMMLatchConfig:
-    """The causal model's shape.
+class CausalMMLatchConfig(CausalConfig):
+    """The causal model's shape; see `CausalConfig`.
 
     Attributes:
-        text: Feature columns of the text lane, without the flags; likewise `audio` and `vision`.
-        hidden: The common width, the paper's projection size.
-        max_steps: How many windows back attention looks, with the present one: the longest utterance.
+        hidden: The paper's projection size.
         masking: What the masks lie over: the `features`, as in the paper, or a learned `projection` of them to `hidden`
             columns, which says more of them, and costs less where a lane has many columns, since a mask's LSTM is as wide as
-            what it masks.
+            what it masks; or `none`, one pass without masks: the paper's late-fusion baseline.
         dropout: After the encoders, on their attention and on the masks; half of it elsewhere, as in the reference.
     """
 
-    text: int
-    audio: int
-    vision: int
-    hidden: int = 64
-    max_steps: int = 120
-    masking: Literal["projection", "features"] = "projection"
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_ranges(self)
+    masking: Literal["projection", "features", "none"] = "projection"
 
 
-class CausalMMLatch(Pretrained):
-    """The causal model, `forward(windows (B, T, …), state) -> (prediction (B, T), state)` for training and serving alike.
+class CausalMMLatch(CausalModel):
+    """The causal form.
 
     What differs from the paper: inputs are spread alike, whatever their range; LSTMs run forward only, so the fusion's is
     `hidden` wide; attention sees the steps so far; in place of the sum over time, whose size depends on the length, the head
     reads a running mean, and beside it the newest step and the newest masked inputs, and has a hidden layer; inputs carry
     flags, so that "absent" and "unknown" are not confused with zeros; the score is bounded to the label's range and has an
     uncertainty beside it.
-
-    Example:
-        model = CausalMMLatch(CausalMMLatchConfig(text=768, audio=68, vision=116)).eval()
-        state = model.initial_state(batch=1)
-        prediction, state = model(windows, state)  # windows["text"]: (1, T, 768 + 2)
     """
 
     model_type: ClassVar[str] = "mmlatch-causal"
@@ -154,151 +90,85 @@ class CausalMMLatch(Pretrained):
     config: CausalMMLatchConfig
 
     def __init__(self, config: CausalMMLatchConfig) -> None:
-        super().__init__()
-        self.config = config
-        p, drop = config.hidden, config.dropout
-        sizes = [getattr(config, m) for m in MODALITIES]
-        # Sentence vectors are spread evenly; what voices and faces give is not.
-        self.spread = nn.ModuleList(
-            Standardise(size) if m == "text" else Normalise(size) for m, size in zip(MODALITIES, sizes, strict=True)
-        )
-        self.projections = nn.ModuleList(Projection(size, p) for size in sizes if config.masking == "projection")
+        super().__init__(config)
+        p, drop, sizes = config.hidden, config.dropout, self.sizes
+        self.projections = nn.ModuleList(Projection(size, p) for size in sizes if config.masking != "features")
         # Lanes of one width are run side by side: projected ones are, those of features have a width of their own.
         groups = [(3, p)] if self.projections else [(1, size) for size in sizes]
         self.encoders = nn.ModuleList(CausalLSTM(lanes, width + FLAGS, p) for lanes, width in groups)
         self.encoder_attention = Attention(3, p, dropout=drop, keys=False)
-        self.masks = nn.ModuleList(CausalLSTM(2 * lanes, p, width) for lanes, width in groups)  # in the order of `_others`
+        masked = [] if config.masking == "none" else groups
+        self.masks = nn.ModuleList(CausalLSTM(2 * lanes, p, width) for lanes, width in masked)  # in the order of `others`
         self.cross_modal = CrossModalFusion(p, dropout=drop / 2, keys=False)
         self.fusion = CausalLSTM(1, 7 * p, p)
         self.fusion_attention = Attention(1, p, dropout=drop / 2, keys=False)
-        self.reading = nn.Linear(2 * p + sum(self.mask_widths), 2 * p)
-        self.head = nn.Linear(2 * p, 2)
-
-    @property
-    def spreads(self) -> dict[str, Spread]:
-        """What each modality's features pass first."""
-        return {m: cast(Spread, each) for m, each in zip(MODALITIES, self.spread, strict=True)}
+        self._make_head(2 * p + sum(lanes * width for lanes, width in groups))
 
     @property
     def mask_widths(self) -> tuple[int, int, int]:
-        """Columns of the masks of text, audio and vision."""
+        """See `CausalModel.mask_widths`."""
         config = self.config
+        if config.masking == "none":
+            return (0, 0, 0)
         return (config.hidden,) * 3 if self.projections else (config.text, config.audio, config.vision)
 
-    def initial_state(self, batch: int, *, capacity: int | None = None, in_place: bool = False) -> State:
-        """The state before an utterance, on the model's device.
-
-        Args:
-            batch: B, the number of slots.
-            capacity: For how many steps there is room; `max_steps` if not given. See `State`.
-            in_place: See `State`.
-        """
-        capacity = self.config.max_steps if capacity is None else capacity
-        lstms: dict[str, Any] = {f"first.{i}": lstm for i, lstm in enumerate(self.encoders)}
-        lstms |= {f"masks.{i}": lstm for i, lstm in enumerate(self.masks)}
-        lstms |= {f"second.{i}": lstm for i, lstm in enumerate(self.encoders)} | {"fusion": self.fusion}
-        mean = self.fusion.bias.new_zeros(1, batch, 1, self.config.hidden)
-        recurrent = {"mean": mean}
+    def recurrent(self) -> dict[str, tuple[int, int]]:
+        """See `CausalModel.recurrent`."""
+        found = {"mean": (1, self.config.hidden)}
+        passes = ("first", "second") if self.masks else ("second",)
+        lstms: dict[str, Any] = {f"{name}.{i}": lstm for name in passes for i, lstm in enumerate(self.encoders)}
+        lstms |= {f"masks.{i}": lstm for i, lstm in enumerate(self.masks)} | {"fusion": self.fusion}
         for name, lstm in lstms.items():
-            for part in "hc":
-                recurrent[f"{name}.{part}"] = mean.new_zeros(lstm.count, batch, 1, lstm.hidden)
-        zero = torch.zeros(batch, dtype=torch.int64, device=mean.device)
-        histories = {"first": 3, "second": 3, "high": 3, "fusion": 1}
-        return State(
-            recurrent=recurrent,
-            history={name: mean.new_zeros(count, batch, capacity, self.config.hidden) for name, count in histories.items()},
-            position=zero,
-            length=zero,
-            room=capacity,
-            in_place=in_place,
-        )
+            found |= lstm_state(name, lstm.count, lstm.hidden)
+        return found
+
+    def histories(self) -> dict[str, tuple[int, int]]:
+        """See `CausalModel.histories`."""
+        found = {"second": 3, "high": 3, "fusion": 1} | ({"first": 3} if self.masks else {})
+        return {name: (count, self.config.hidden) for name, count in found.items()}
 
     def forward(self, windows: Mapping[str, Tensor], state: State) -> tuple[Prediction, State]:
-        """Run over the next T windows.
-
-        Args:
-            windows: For each modality (B, T, features + 2), the last two columns being the flags (see `FLAGS`); features
-                are 0 where nothing is known.
-            state: From `initial_state` or an earlier call.
-
-        Returns:
-            The prediction at each window, and the state after the last one.
-
-        Raises:
-            ValueError: An input's shape is wrong, or the state has no room for T more steps.
-        """
-        steps = self._check(windows, state)
-        context = Context(state, steps, max_steps=self.config.max_steps)
+        """See `CausalModel.forward`."""
+        context = Context(state, self._check(windows, state), max_steps=self.config.max_steps)
         bias = context.bias.repeat(3, 1, 1)  # of three memories
-        recurrent: dict[str, Tensor] = {}
 
         # One tensor a group of lanes: (lanes, B, T, columns).
-        flags = self._group([windows[m][..., -FLAGS:] for m in MODALITIES])
-        lanes = [each(windows[m][..., :-FLAGS]) for m, each in zip(MODALITIES, self.spread, strict=True)]
+        flags = flags_of(windows)
+        lanes = self._features(windows)
         if self.projections:
             lanes = [project(lane) for project, lane in zip(self.projections, lanes, strict=True)]
-        lanes = self._group(lanes)
+        lanes, grouped_flags = self._group(lanes), self._group(list(flags.unbind()))
 
-        def run(name: str, lstm: nn.Module, x: Tensor) -> Tensor:
-            outputs, cells = lstm(x, state.recurrent[f"{name}.h"][:, :, -1], state.recurrent[f"{name}.c"][:, :, -1])
-            recurrent[f"{name}.h"], recurrent[f"{name}.c"] = outputs, cells
-            return outputs
+        def run(name: str, blocks: nn.ModuleList, inputs: Iterable[Tensor]) -> list[Tensor]:
+            """The outputs of LSTMs, one block of them a group."""
+            pairs = zip(blocks, inputs, strict=True)
+            return [context.run(f"{name}.{i}", cast(CausalLSTM, lstm), x)[0] for i, (lstm, x) in enumerate(pairs)]
 
         def encode(name: str, lanes: list[Tensor]) -> Tensor:
             """The high-level sequences (3, B, T, P). Both passes share weights, not states."""
-            inputs = [torch.cat(pair, -1) for pair in zip(lanes, flags, strict=True)]
-            encoded = [run(f"{name}.{i}", lstm, x) for i, (lstm, x) in enumerate(zip(self.encoders, inputs, strict=True))]
-            high = self._drop(_joined(encoded))
+            inputs = [torch.cat(pair, -1) for pair in zip(lanes, grouped_flags, strict=True)]
+            high = self._drop(_joined(run(name, self.encoders, inputs)))
             return self.encoder_attention(high, context.append(name, high), bias)
 
-        sources = _others(encode("first", lanes)).chunk(len(lanes))  # (2 lanes, B, T, P) each
-        opened = [run(f"masks.{i}", lstm, x) for i, (lstm, x) in enumerate(zip(self.masks, sources, strict=True))]
-        masks = [self._half_drop(x).sigmoid().unflatten(0, (-1, 2)).mean(1) for x in opened]
-        masked = [lane * self._drop(mask) for lane, mask in zip(lanes, masks, strict=True)]
-        high = encode("second", masked)
+        masks: list[Tensor] = []
+        if self.masks:
+            sources = others(encode("first", lanes)).chunk(len(lanes))  # (2 lanes, B, T, P) each
+            opened = run("masks", self.masks, sources)
+            masks = [self._half_drop(x).sigmoid().unflatten(0, (-1, 2)).mean(1) for x in opened]
+            lanes = [lane * self._drop(mask) for lane, mask in zip(lanes, masks, strict=True)]
+        high = encode("second", lanes)
 
         crossed = self.cross_modal(high, context.append("high", high), bias)  # (B, T, 7 P)
-        fused = self._half_drop(run("fusion", self.fusion, crossed[None]))  # (1, B, T, P)
+        fused = self._half_drop(context.run("fusion", self.fusion, crossed[None])[0])  # (1, B, T, P)
         attended = self.fusion_attention(fused, context.append("fusion", fused), context.bias)[0]
-        pooled, sums = running_mean(attended, state.recurrent["mean"][0], context.count)
-        read = [pooled, attended, *(lane for group in masked for lane in group.unbind())]  # (B, T, …) each
-        hidden = nn.functional.gelu(self.reading(self._drop(torch.cat(read, -1))))  # (B, T, 2 P)
-        sentiment, uncertainty = self.head(self._drop(hidden)).unbind(-1)  # (B, T) each
-        weights = _joined([group.mean(-1) for group in masks]).movedim(0, -1)  # (B, T, 3)
-        lane_masks = dict(zip(MODALITIES, (lane for group in masks for lane in group.unbind()), strict=True))
-        return (
-            Prediction(SCORE_LIMIT * sentiment.tanh(), SCORE_LIMIT * uncertainty.sigmoid(), weights, lane_masks),
-            State(
-                recurrent=recurrent | {"mean": sums[None]},
-                history=context.history,
-                position=state.position + steps,
-                length=state.length + steps,
-                room=state.room - steps,
-                in_place=state.in_place,
-            ),
-        )
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.config.dropout, self.training)
-
-    def _half_drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.config.dropout / 2, self.training)
+        read = [context.mean("mean", attended), attended, *(lane for group in lanes for lane in group.unbind())]
+        weights = _joined([group.mean(-1) for group in masks]).movedim(0, -1) if masks else known(flags)  # (B, T, 3)
+        lane_masks = dict(zip(MODALITIES, (lane for group in masks for lane in group.unbind()), strict=False))
+        return self._predict(torch.cat(read, -1), weights, lane_masks), context.after()
 
     def _group(self, lanes: list[Tensor]) -> list[Tensor]:
         """Lanes (B, T, columns) as one tensor a group, (lanes, B, T, columns)."""
         return [torch.stack(lanes)] if self.projections else [lane[None] for lane in lanes]
-
-    def _check(self, windows: Mapping[str, Tensor], state: State) -> int:
-        """The number of steps, if the inputs fit."""
-        steps = _check_shapes(windows, {m: getattr(self.config, m) + FLAGS for m in MODALITIES})
-        batch = len(windows["text"])
-        if len(state.length) != batch:
-            raise ValueError(f"the state has {len(state.length)} slots and the windows have {batch}; B must be the same")
-        if steps > state.room:
-            raise ValueError(
-                f"the windows are {steps} steps and the state has room for {state.room}; give initial_state a larger capacity"
-            )
-        return steps
 
 
 @dataclass(frozen=True)
@@ -326,7 +196,7 @@ class MMLatchConfig:
     ignore_lengths: bool = False
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        check_ranges(self)
 
 
 class MMLatch(Pretrained):
@@ -351,7 +221,7 @@ class MMLatch(Pretrained):
         sizes = [getattr(config, m) for m in MODALITIES]
         self.encoders = nn.ModuleList(nn.LSTM(size, p, batch_first=True, bidirectional=True) for size in sizes)
         self.encoder_attention = Attention(3, p, dropout=drop)
-        targets = [] if config.feedback == "none" else [size for size in sizes for _ in range(2)]  # in the order of `_others`
+        targets = [] if config.feedback == "none" else [size for size in sizes for _ in range(2)]  # in the order of `others`
         self.masks: nn.ModuleList = nn.ModuleList(
             nn.LSTM(p, size, batch_first=True) if config.feedback == "sequence" else nn.Linear(p, size) for size in targets
         )
@@ -371,7 +241,7 @@ class MMLatch(Pretrained):
             Sentiment, (B,), not bounded; and the masks over each modality's features, in (0, 1), (B, L, features) each, none
             without feedback.
         """
-        size = _check_shapes(sequences, {m: getattr(self.config, m) for m in MODALITIES})
+        size = check_shapes(sequences, {m: getattr(self.config, m) for m in MODALITIES})
         inputs, drop = [sequences[m] for m in MODALITIES], self.config.dropout
         if lengths.shape != inputs[0].shape[:1] or lengths.min() < 1 or lengths.max() > size:
             raise ValueError(
@@ -399,7 +269,7 @@ class MMLatch(Pretrained):
         high = encode(inputs)
         masks: list[Tensor] = []
         if self.masks:
-            opened = [self._open(mask, other).sigmoid() for mask, other in zip(self.masks, _others(high), strict=True)]
+            opened = [self._open(mask, other).sigmoid() for mask, other in zip(self.masks, others(high), strict=True)]
             masks = [(one + other) / 2 for one, other in zip(opened[::2], opened[1::2], strict=True)]
             always = self.training or self.config.mask_dropout_in_eval
             high = encode([x * dropout(mask, drop, always) for x, mask in zip(inputs, masks, strict=True)])

@@ -1,4 +1,4 @@
-"""MulT, the multimodal transformer, as published: for whole sequences, which need not be aligned.
+"""MulT, the multimodal transformer, in two forms: causal, for streams, and as published, for whole sequences.
 
 Y.-H. H. Tsai, S. Bai, P. P. Liang, J. Z. Kolter, L.-P. Morency, R. Salakhutdinov, "Multimodal Transformer for Unaligned
 Multimodal Language Sequences", ACL 2019, arXiv 1906.00295; where the paper is silent, the authors' code
@@ -15,12 +15,123 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.causal import (
+    FLAGS,
+    LARGEST,
+    MODALITIES,
+    CausalConfig,
+    CausalModel,
+    Prediction,
+    check_transformer,
+    flags_of,
+    known,
+    others,
+)
 from models.checkpoint import Pretrained
-from models.layers import dropout
-from models.mmlatch import LARGEST, MODALITIES
+from models.layers import Context, FeedForward, MultiHeadAttention, Projection, dropout, normalised, positions
+from models.state import State
 
 _LEAST_MEMORY_LAYERS = 3
-_LONGEST_WAVE = 10_000.0  # of the position embedding
+
+
+@dataclass(frozen=True)
+class CausalMulTConfig(CausalConfig):
+    """The causal model's shape; see `CausalConfig`.
+
+    Attributes:
+        hidden: The common width, a multiple of `heads`, by default the paper's; a memory is twice as wide.
+        dropout: Before the head; half of it in transformers and on their attention.
+        heads: Of each attention.
+        layers: Of a crossmodal transformer; a memory has as many, but at least three.
+    """
+
+    hidden: int = 40
+    heads: int = 4
+    layers: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_transformer(self.hidden, self.heads, self.layers)
+
+
+class CausalMulT(CausalModel):
+    """The causal form.
+
+    What differs from the paper: lanes are aligned by their windows, so that a step attends to the steps so far of another
+    lane; inputs are spread alike, carry flags, and are projected by way of a hidden layer; beside the newest step the head
+    reads the mean of all; the norms before an attention have no gains, its maps have them; the score is bounded and has an
+    uncertainty beside it.
+    """
+
+    model_type: ClassVar[str] = "mult-causal"
+    config_class: ClassVar[type] = CausalMulTConfig
+    config: CausalMulTConfig
+
+    def __init__(self, config: CausalMulTConfig) -> None:
+        super().__init__(config)
+        p, drop = config.hidden, config.dropout / 2
+        self.projections = nn.ModuleList(Projection(size + FLAGS, p) for size in self.sizes)
+
+        def transformer(lanes: int, size: int, layers: int) -> nn.ModuleList:
+            return nn.ModuleList(CausalTransformerLayer(lanes, size, heads=config.heads, dropout=drop) for _ in range(layers))
+
+        self.crossmodal = transformer(6, p, config.layers)  # targets in the order of `others`: those of a source by turns
+        self.memories = transformer(3, 2 * p, self._memory_layers)
+        self._make_head(12 * p)
+
+    @property
+    def _memory_layers(self) -> int:
+        return max(self.config.layers, _LEAST_MEMORY_LAYERS)
+
+    def recurrent(self) -> dict[str, tuple[int, int]]:
+        """See `CausalModel.recurrent`."""
+        return {"mean": (1, 6 * self.config.hidden)}
+
+    def histories(self) -> dict[str, tuple[int, int]]:
+        """See `CausalModel.histories`."""
+        p = self.config.hidden
+        return {"source": (3, p)} | {f"memory.{i}": (3, 2 * p) for i in range(self._memory_layers)}
+
+    def forward(self, windows: Mapping[str, Tensor], state: State) -> tuple[Prediction, State]:
+        """See `CausalModel.forward`."""
+        context = Context(state, self._check(windows, state), max_steps=self.config.max_steps)
+        bias = context.bias.repeat(3, 1, 1)  # of three memories
+        flags = flags_of(windows)
+        pairs = zip(self.projections, self._features(windows), flags, strict=True)
+        low = torch.stack([project(torch.cat([lane, flag], -1)) for project, lane, flag in pairs])  # (3, B, T, P)
+        placed = self._half_drop(low * math.sqrt(self.config.hidden) + positions(context.count, self.config.hidden))
+        # A source stays as it is in all layers, so it is kept once.
+        source = context.append("source", normalised(placed))
+        x = others(placed)  # (6, B, T, P)
+        for layer in self.crossmodal:
+            x = layer(x, source, bias)
+        audio_text, vision_text, text_audio, vision_audio, text_vision, audio_vision = normalised(x).unbind()
+        x = torch.stack(
+            [
+                torch.cat([text_audio, text_vision], -1),
+                torch.cat([audio_text, audio_vision], -1),
+                torch.cat([vision_text, vision_audio], -1),
+            ]
+        )  # (3, B, T, 2 P)
+        for number, layer in enumerate(self.memories):
+            x = layer(x, context.append(f"memory.{number}", normalised(x)), bias)
+        read = torch.cat(normalised(x).unbind(), -1)  # (B, T, 6 P)
+        return self._predict(torch.cat([context.mean("mean", read), read], -1), known(flags)), context.after()
+
+
+class CausalTransformerLayer(nn.Module):
+    """Attention to memories and a feed-forward layer, each over what is normalised, and added to what was there."""
+
+    def __init__(self, count: int, size: int, *, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.attention = MultiHeadAttention(count, size, heads=heads, dropout=dropout)
+        self.network = FeedForward(count, size, dropout=dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+        """(M, B, T, size) and memories, normalised, to the same shape; see `MultiHeadAttention`."""
+        x = x + dropout(self.attention(normalised(x), memory, bias), self.dropout, self.training)
+        return x + dropout(self.network(normalised(x)), self.dropout, self.training)
 
 
 @dataclass(frozen=True)
@@ -69,7 +180,7 @@ class MulTConfig:
 
 
 class MulT(Pretrained):
-    """The published model.
+    """The published model; its sequences need not be aligned.
 
     Example:
         model = MulT(MulTConfig()).eval()
@@ -162,7 +273,9 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def _placed(self, x: Tensor) -> Tensor:
-        return dropout(x * math.sqrt(self.width) + positions(x), self.dropout, self.training)
+        """With its places; a step whose first column is 0 is taken for padding and has none."""
+        places = positions(torch.arange(1, x.shape[1] + 1, device=x.device), self.width) * (x[..., :1] != 0)
+        return dropout(x * math.sqrt(self.width) + places, self.dropout, self.training)
 
 
 class TransformerLayer(nn.Module):
@@ -185,14 +298,3 @@ class TransformerLayer(nn.Module):
         x = x + dropout(found, self.residual_dropout, self.training)
         inner = dropout(self.wide(self.wide_norm(x)).relu(), self.relu_dropout, self.training)
         return x + dropout(self.narrow(inner), self.residual_dropout, self.training)
-
-
-def positions(x: Tensor) -> Tensor:
-    """Sines, then cosines, of each step's place from 1 on, (B, L, width) as `x`; zeros where the first column is 0: padding."""
-    batch, steps, width = x.shape
-    half = width // 2
-    waves = torch.exp(torch.arange(half, device=x.device) * (-math.log(_LONGEST_WAVE) / max(half - 1, 1)))
-    places = torch.arange(1, steps + 1, device=x.device)
-    angles = places[:, None] * waves  # (L, half)
-    table = torch.cat([angles.sin(), angles.cos(), angles.new_zeros(steps, width % 2)], -1)
-    return table.to(x.dtype).expand(batch, -1, -1) * (x[..., :1] != 0)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.mmlatch import FLAGS, MODALITIES, CausalMMLatch
+from models.causal import FLAGS, MODALITIES
+from models.mmlatch import CausalMMLatch
 from models.state import State
 from stream.errors import UsageError
 
@@ -243,7 +244,7 @@ class Bucket:
         prediction, after = network(dict(zip(MODALITIES, inputs.split(self._sizes, -1), strict=True)), state)
         self._write(numbers[:, _TO:].flatten(), after.recurrent)
         parts = [prediction.sentiment[..., None], prediction.uncertainty[..., None], prediction.weights]
-        return torch.cat([*parts, *(prediction.masks[m] for m in MODALITIES if self.masks)], -1)
+        return torch.cat([*parts, *(prediction.masks.values() if self.masks else ())], -1)
 
     def _compiled(self) -> "_Call":
         """A call of one window, once what computes it is compiled: that takes long, and no session should wait for it."""

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.mmlatch import MODALITIES, CausalMMLatch
+from models.causal import MODALITIES
+from models.mmlatch import CausalMMLatch
 from models.state import State
 from stream.bucket import Bucket, Floats, Ints, Steps
 from stream.errors import UsageError

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extractors.text import WIDTH, normalise
-from models.mmlatch import FLAGS
+from models.causal import FLAGS
 from stream.messages import LANES, Lane, Window
 from stream.windows import ROW_LANES, pooled_width
 

@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from extractors.text import ADAPTER, DOWN, HIDDEN, LAYERS, UP, WIDTH, TextEmbedder
-from models.mmlatch import SCORE_LIMIT
+from models.causal import SCORE_LIMIT
 from stream.engine import resolve_device
 from train import assess, command, config
 from train.batches import by_length

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.mmlatch import SCORE_LIMIT, CausalMMLatch
+from models.causal import SCORE_LIMIT
+from models.mmlatch import CausalMMLatch
 
 Scores = npt.NDArray[np.floating]
 

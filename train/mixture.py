@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from models.mmlatch import FLAGS
+from models.causal import FLAGS
 from stream.messages import LANES, Lane
 from train.config import MixtureConfig
 from train.pools import Pool

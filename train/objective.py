@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.mmlatch import Prediction
+from models.causal import Prediction
 from train.config import FitConfig
 
 _STEEP = 2.0  # of the sign's logistic loss, by sentiment

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.mmlatch import FLAGS
+from models.causal import FLAGS
 from stream.inputs import WIDTHS, lane_columns
 from stream.messages import Lane
 from train.features import Features

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
-from models.mmlatch import FLAGS, CausalMMLatch, CausalMMLatchConfig
+from models.causal import FLAGS
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
 from stream.inputs import WIDTHS
 from stream.messages import LANES
 from stream.windows import contracts

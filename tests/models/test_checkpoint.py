@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.causal import FLAGS, MODALITIES
 from models.checkpoint import Card, CheckpointError, Pretrained
-from models.mmlatch import FLAGS, MODALITIES, CausalMMLatch, CausalMMLatchConfig, MMLatch, MMLatchConfig
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig, MMLatch, MMLatchConfig
 
 SIZES: dict[str, Any] = {"text": 5, "audio": 4, "vision": 3}
 CAUSAL = CausalMMLatchConfig(**SIZES, hidden=4, max_steps=6, dropout=0.1)

@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from models.layers import HIDDEN, Attention, CausalLSTM, Context, Normalise, Spread, Standardise, dropout, running_mean
+from models.layers import (
+    HIDDEN,
+    Attention,
+    CausalLSTM,
+    Context,
+    Normalise,
+    Spread,
+    Standardise,
+    dropout,
+    positions,
+    running_mean,
+)
 from models.state import State
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
@@ -188,7 +199,7 @@ def attend(block: Attention, x: Tensor, before: State) -> tuple[Tensor, State]:
     steps = x.shape[2]
     context = Context(before, steps, max_steps=LOOK_BACK)
     found = block(x, context.append("x", x), context.bias.repeat(len(x), 1, 1))
-    after = replace(before, history=context.history, position=before.position + steps, length=before.length + steps)
+    after = replace(context.after(), recurrent=before.recurrent)
     return found, after
 
 
@@ -222,7 +233,7 @@ def test_steps_are_appended_where_the_ring_has_come_to(in_place: bool, device: s
     held, x = before.history["x"], randn(2, 2, 3, SIZE, device=device)
     context = Context(before, 3, max_steps=2)
     after = context.append("x", x)
-    assert context.history["x"] is after
+    assert context.after().history["x"] is after
     for slot, places in enumerate([[3, 4, 0], [4, 0, 1]]):
         assert torch.equal(after[:, slot, places], x[:, slot])
         others = [place for place in range(5) if place not in places]
@@ -331,3 +342,10 @@ def test_nothing_stays_nothing_and_noise_is_for_training(kind: type[Spread]) -> 
     assert moved.std(0).tolist() == pytest.approx([0.1, 0, 0.1], abs=0.02)
     assert torch.equal(spread(torch.zeros(2, 3)), torch.zeros(2, 3))
     assert torch.equal(spread(rows), spread(rows))
+
+
+def test_positions_are_sines_before_cosines_of_waves_that_grow() -> None:
+    found = positions(torch.tensor([[1, 2]]), 5)
+    second = torch.tensor([2.0, 2e-4])
+    assert_close(found[0, 1], torch.cat([second.sin(), second.cos(), torch.zeros(1)]))
+    assert found.shape == (1, 2, 5)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from models.causal import MODALITIES
 from models.mfm import JOINT, MFM, MFMConfig, Weights
-from models.mmlatch import MODALITIES
 
 SIZES = {"text": 5, "audio": 4, "vision": 6}
 SMALL: dict[str, Any] = {

@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from models.causal import FLAGS, MODALITIES, Prediction
 from models.layers import Attention, CausalLSTM
-from models.mmlatch import (
-    FLAGS,
-    MODALITIES,
-    CausalMMLatch,
-    CausalMMLatchConfig,
-    CrossModalFusion,
-    MMLatch,
-    MMLatchConfig,
-    Prediction,
-)
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig, CrossModalFusion, MMLatch, MMLatchConfig
 from models.state import State
 from tests.models.test_layers import DEVICES
 
@@ -580,6 +572,7 @@ def dropped(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return x
 
     monkeypatch.setattr("models.layers.dropout", dropout)
+    monkeypatch.setattr("models.causal.dropout", dropout)
     monkeypatch.setattr("models.mmlatch.dropout", dropout)
     return rates
 

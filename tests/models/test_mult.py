@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from models.mmlatch import MODALITIES
-from models.mult import MulT, MulTConfig, Transformer, positions
+from models.causal import MODALITIES
+from models.layers import positions
+from models.mult import MulT, MulTConfig, Transformer
 
 SIZES = {"text": 5, "audio": 4, "vision": 6}
 LENGTHS = {"text": 7, "audio": 11, "vision": 9}
@@ -75,13 +76,13 @@ def test_where_lengths_differ_each_step_looks_as_much_further_on() -> None:
     assert (gradient[0] != 0).any(-1).tolist() == [True, True, True, False, False]
 
 
-def test_positions_begin_at_one_sines_before_cosines_and_padding_has_none() -> None:
-    x = torch.ones(1, 3, 4)
+def test_padding_has_no_place() -> None:
+    transformer = Transformer(made().config, 8, 1, 0.0).eval()
+    x = torch.ones(1, 3, 8)
     x[0, 0, 0] = 0
-    found = positions(x)
-    assert_close(found[0, 0], torch.zeros(4))
-    second = torch.tensor([2.0, 2e-4])
-    assert_close(found[0, 1], torch.cat([second.sin(), second.cos()]))
+    placed = transformer._placed(x)
+    assert_close(placed[0, 0], x[0, 0] * 8**0.5)
+    assert_close(placed[0, 1], x[0, 1] * 8**0.5 + positions(torch.tensor(2), 8))
 
 
 def test_dropout_is_for_training_only() -> None:

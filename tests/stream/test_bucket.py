@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.mmlatch import FLAGS, MODALITIES, CausalMMLatch, CausalMMLatchConfig
+from models.causal import FLAGS, MODALITIES
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
 from stream.bucket import Bucket, Floats, Ints, Steps
 from stream.engine import Engine
 

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.mmlatch import FLAGS, MODALITIES, CausalMMLatch, CausalMMLatchConfig
+from models.causal import FLAGS, MODALITIES
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
 from models.state import State
 from stream.bucket import Steps
 from stream.engine import Engine, Estimates, Slot, resolve_device

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from extractors.asr.recogniser import Word
 from extractors.text import WIDTH, normalise
-from models.mmlatch import FLAGS
+from models.causal import FLAGS
 from stream.inputs import NO_WORDS, WIDTHS, Floats, lane_columns, model_input, spoken
 from stream.messages import LANES, LaneWindow, Window
 

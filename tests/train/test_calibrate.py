@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.mmlatch import SCORE_LIMIT, CausalMMLatch, CausalMMLatchConfig
+from models.causal import SCORE_LIMIT
+from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
 from train import calibrate
 
 RANDOM = np.random.default_rng(0)

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.mmlatch import FLAGS
+from models.causal import FLAGS
 from stream.messages import LANES
 from tests.train.corpus import small_store
 from train.config import MixtureConfig

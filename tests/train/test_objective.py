@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.mmlatch import Prediction
+from models.causal import Prediction
 from train.objective import objective
 
 
