@@ -22,10 +22,11 @@ END_NS = 2**62  # a watermark that is past everything: nothing more will come
 
 @dataclass(frozen=True, eq=False)
 class VideoFrame:
-    """A picture: RGB, uint8, (H, W, 3), upright, in view from `t_ns` on."""
+    """A picture: RGB, uint8, (H, W, 3), upright, in view from `t_ns` on; and the JPEG that it was decoded from, if any."""
 
     t_ns: int
     image: npt.NDArray[np.uint8]
+    jpeg: "Coded | None" = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ def decode_jpeg(coded: Coded) -> VideoFrame:
     image = cv2.imdecode(np.frombuffer(coded.data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise SourceError(f"the picture at {coded.t_ns / 1e9:.2f} s cannot be decoded")
-    return VideoFrame(coded.t_ns, image.astype(np.uint8, copy=False))
+    return VideoFrame(coded.t_ns, image.astype(np.uint8, copy=False), coded)
 
 
 def upright(frame: av.VideoFrame, turns: int) -> npt.NDArray[np.uint8]:

@@ -195,8 +195,8 @@ class Recorder:
         if not self._media or self._coded_come:
             return frame
         try:
-            coded = encode_jpeg(frame)
-            picture = decode_jpeg(coded)
+            coded = frame.jpeg or encode_jpeg(frame)
+            picture = frame if frame.jpeg else decode_jpeg(coded)
         except Exception as error:  # the session goes on with the picture as it is
             self._trouble = str(error) or type(error).__name__
             return frame

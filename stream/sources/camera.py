@@ -1,5 +1,7 @@
 """A camera: one of this machine's, or a network stream (RTSP, MJPEG over HTTP), read with OpenCV.
 
+Pictures that come as JPEG are decoded here, so that they can be recorded as they came; FFmpeg would also take longer.
+
 Sources: https://docs.opencv.org/5.x/d8/dfe/classcv_1_1VideoCapture.html, and for the questions that are put to a device itself
 https://docs.kernel.org/userspace-api/media/v4l/user-func.html
 """
@@ -17,16 +19,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from stream.clock import Clock
+import numpy as np
+
+from stream.clock import Clock, ManualClock
 from stream.errors import SourceError
-from stream.messages import VideoFrame
+from stream.messages import Coded, VideoFrame
+from stream.pictures import JPEG, decode_jpeg
 from stream.sources.source import Provides
 
 if TYPE_CHECKING:
     import cv2
+    from cv2.typing import MatLike
 
 _DEVICES = Path("/sys/class/video4linux")
-_TIMEOUT_S = 5.0  # to open a network stream, and for each read from a stream or a device
+_TIMEOUT_S = 5.0  # to open a network stream, for each read from a stream or a device, and for a picture that is whole
+_MJPG = int.from_bytes(b"MJPG", "little")  # OpenCV's name of a row of JPEG pictures
 _LIST = "python -m stream.devices lists those there are"
 
 # linux/videodev2.h
@@ -98,31 +105,41 @@ class CameraSource:
             self._device = _path(int(device))
         capture = self._open()
         try:
-            if not capture.grab():
+            if self._look(capture, ManualClock()) is None:
                 raise SourceError(f"{self.name}: it opens, but gives no picture; check it with another program")
         finally:
             capture.release()
 
     def packets(self, clock: Clock) -> Iterator[VideoFrame]:
         """Pictures until the source is closed; see `Source.packets`. Times increase strictly."""
-        cv2 = _opencv()
         capture = self._open()
         try:
             while not self._closed:
-                grabbed = capture.grab()
-                t_ns = clock.now_ns()
-                found, image = capture.retrieve() if grabbed else (False, None)
-                if not found and not self._closed:
+                frame = self._look(capture, clock)
+                if frame:
+                    self._last_ns = frame.t_ns
+                    yield frame
+                elif not self._closed:
                     raise SourceError(f"{self.name}: no more pictures; check that it is on and connected")
-                if found:
-                    self._last_ns = max(self._last_ns + 1, t_ns)
-                    yield VideoFrame(self._last_ns, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         finally:
             capture.release()
 
     def close(self) -> None:
         """Let `packets` end after the read that it is in, which takes `_TIMEOUT_S` if the camera has stalled."""
         self._closed = True
+
+    def _look(self, capture: "cv2.VideoCapture", clock: Clock) -> VideoFrame | None:
+        """The next picture that is whole, stamped as it is grabbed; None if none comes in time.
+
+        A cable or a network that is at its limit cuts pictures short now and then, and those after them are whole.
+        """
+        begun_s = time.monotonic()
+        while capture.grab():
+            t_ns = max(self._last_ns + 1, clock.now_ns())
+            frame = _picture(t_ns, capture.retrieve()[1])
+            if frame or time.monotonic() - begun_s > _TIMEOUT_S:
+                return frame
+        return None
 
     def _open(self) -> "cv2.VideoCapture":
         """The opened device or stream; raises SourceError."""
@@ -138,6 +155,8 @@ class CameraSource:
             capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, [number for pair in settings.items() for number in pair])
             if not capture.isOpened():
                 raise SourceError(f"{self.name}: {_silence(self._url, time.monotonic() - started_s)}")
+            if capture.get(cv2.CAP_PROP_FOURCC) == _MJPG:
+                capture.set(cv2.CAP_PROP_FORMAT, -1)  # the packets as they come
             return capture
         if obstacle := _obstacle(self._device):
             raise SourceError(f"{self.name}: {obstacle}")
@@ -146,7 +165,24 @@ class CameraSource:
             raise SourceError(f"{self.name}: OpenCV cannot read its pictures; check it with another program")
         # One buffer to read from while the driver fills the other; with one alone every second picture would be missed.
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)
+        capture.set(cv2.CAP_PROP_FOURCC, _MJPG)
+        if capture.get(cv2.CAP_PROP_FOURCC) == _MJPG:  # a driver that has none chooses another format
+            capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)  # the buffers as they come
         return capture
+
+
+def _picture(t_ns: int, found: "MatLike | None") -> VideoFrame | None:
+    """What OpenCV has found, a picture in BGR or the bytes of a JPEG in a row; None if that is nothing, or damaged."""
+    import cv2
+
+    if found is None:
+        return None
+    if found.ndim == 3:
+        return VideoFrame(t_ns, cv2.cvtColor(found, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
+    try:
+        return decode_jpeg(Coded(t_ns, JPEG, found.tobytes()))
+    except SourceError:
+        return None
 
 
 def _opencv() -> ModuleType:

@@ -9,24 +9,30 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from extractors.contract import FeatureRows
 from stream import recorder as recorder_module
 from stream.clock import ManualClock, PacedClock, UnpacedClock
 from stream.errors import UsageError
 from stream.mcap import RecordingReader
-from stream.messages import Lane, Output, Packet, Score, Transcript, VideoFrame, VisionRows
+from stream.messages import AudioBlock, Coded, Lane, Output, Packet, Score, Transcript, VideoFrame, VisionRows
 from stream.parts import Parts
+from stream.pictures import decode_jpeg
 from stream.recorder import Recorder, part_path
-from stream.records import PACKETS
+from stream.records import PACKETS, PICTURE
+from stream.sources.camera import CameraSource
 from stream.sources.recording import RecordingSource
 from tests.conftest import ROOT
 from tests.stream.recordings import config, in_file, published, record, replay, run
+from tests.stream.sources.mjpeg import MjpegServer
 from tests.stream.test_session import DEMO, SECOND, Guessing, shared_engine
 from tests.stream.test_session_live import Studio
 from tests.stream.wiring import Dictation, Face, ListSource, about, parts, until, video
@@ -89,6 +95,59 @@ def test_pictures_that_were_coded_one_by_one_are_seen_again_as_they_were(tmp_pat
     assert was.provisional
     again = replay(RecordingSource(path, origin="media"), shared_engine(), filming)
     assert published(again.outputs, words=True) == published(was.outputs, words=True)
+
+
+class Looking(Face):
+    """Sees a face in every picture, and in its features how bright the picture is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[Any] = []
+
+    def push(self, t_ns: int, image: Any) -> FeatureRows:
+        self.images.append(image)
+        rows = super().push(t_ns, image)
+        return replace(rows, values=np.full_like(rows.values, image.mean()))
+
+
+def seen_again(path: Path, frames: list[VideoFrame]) -> tuple[list[Any], list[Coded]]:
+    """Record and replay a session with those pictures; returns what was looked at, both times, and what is in the file."""
+    eyes: list[Looking] = []
+
+    def make() -> Parts:
+        eyes.append(Looking())
+        return parts(face=eyes[-1], words=Guessing(), on=shared_engine())
+
+    packets = sorted([*(packet for packet in SPOKEN if isinstance(packet, AudioBlock)), *frames], key=lambda each: each.t_ns)
+    was = record(path, packets, make, ManualClock(), advances([250], 8 * SECOND), level="media")
+    assert len({score.sentiment for score in was.finals}) > 8
+    again = replay(RecordingSource(path, origin="media"), shared_engine(), make)
+    assert published(again.outputs, words=True) == published(was.outputs, words=True)
+    one, other = (each.images for each in eyes)
+    assert len(one) == len(frames)
+    assert all(map(np.array_equal, one, other))
+    return one, [each.value for each in RecordingReader(path).records() if each.kind is PICTURE]
+
+
+def test_pictures_that_a_camera_gives_as_jpeg_are_recorded_as_they_are(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    with MjpegServer(random.integers(0, 256, (20, 48, 64, 3), np.uint8), fps=100) as server:
+        clock, frames = ManualClock(), []
+        for frame in itertools.islice(CameraSource(server.url).packets(clock), 60):
+            frames.append(frame)
+            clock.advance(frame.t_ns + 100_000_000)
+    seen, recorded = seen_again(tmp_path / "a.mcap", frames)
+    assert all(map(np.array_equal, seen, [frame.image for frame in frames]))
+    first = server.jpegs.index(recorded[0].data)
+    assert [coded.data for coded in recorded] == list(itertools.islice(itertools.cycle(server.jpegs), first, first + 60))
+    assert [coded.t_ns for coded in recorded] == [frame.t_ns for frame in frames]
+
+
+def test_other_pictures_are_coded_and_what_that_leaves_of_them_is_looked_at(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), np.uint8)
+    seen, recorded = seen_again(tmp_path / "a.mcap", [VideoFrame(n * 100_000_000, image) for n, image in enumerate(images)])
+    assert all(map(np.array_equal, seen, [decode_jpeg(coded).image for coded in recorded]))
+    assert not any(map(np.array_equal, seen, images))
 
 
 def test_a_replay_can_be_recorded_and_replayed(tmp_path: Path) -> None:

@@ -32,13 +32,14 @@ class MjpegServer:
             source = CameraSource(server.url)
 
     Attributes:
+        jpegs: What is sent.
         sent_ns: When each of the pictures was sent last, by the monotonic clock; 0 if never.
     """
 
     def __init__(self, pictures: Sequence[Picture], fps: float) -> None:
         import cv2
 
-        self._jpegs = [cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes() for picture in pictures]
+        self.jpegs = [cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes() for picture in pictures]
         self._period_s = 1 / fps
         self._port = 0
         self._flowing = threading.Event()
@@ -104,11 +105,11 @@ class MjpegServer:
         request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=picture")
         request.end_headers()
         due_s = time.monotonic()
-        for index in itertools.cycle(range(len(self._jpegs))):
+        for index in itertools.cycle(range(len(self.jpegs))):
             self._flowing.wait()
             if not running.is_set():
                 return
-            jpeg = self._jpegs[index]
+            jpeg = self.jpegs[index]
             head = f"--picture\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
             self.sent_ns[index] = time.monotonic_ns()
             try:

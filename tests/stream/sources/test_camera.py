@@ -7,9 +7,12 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import av
+import cv2
 import numpy as np
 import pytest
 
@@ -64,6 +67,48 @@ def test_pictures_are_red_where_they_are_red() -> None:
     with MjpegServer([red], fps=20) as server:
         frame = next(CameraSource(server.url).packets(PacedClock()))
     assert frame.image.mean((0, 1)) == pytest.approx([200, 0, 0], abs=3)
+
+
+def test_jpeg_comes_with_the_picture_as_it_was_sent(server: MjpegServer) -> None:
+    for frame in itertools.islice(CameraSource(server.url).packets(PacedClock()), 10):
+        assert frame.jpeg
+        assert (frame.jpeg.t_ns, frame.jpeg.data) == (frame.t_ns, server.jpegs[number(frame.image)])
+
+
+def test_a_stream_of_another_codec_is_decoded_as_ever(tmp_path: Path) -> None:
+    blue = np.zeros((48, 64, 3), np.uint8)
+    blue[..., 2] = 200
+    with av.open(tmp_path / "film.mkv", "w") as container:
+        film = container.add_stream("mpeg4", rate=20, width=64, height=48)
+        for _ in range(5):
+            container.mux(film.encode(av.VideoFrame.from_ndarray(blue, format="rgb24")))
+        container.mux(film.encode(None))
+    frames = list(itertools.islice(CameraSource(f"file://{tmp_path}/film.mkv").packets(PacedClock()), 5))
+    assert {frame.jpeg for frame in frames} == {None}
+    assert frames[0].image.mean((0, 1)) == pytest.approx([0, 0, 200], abs=8)
+
+
+def test_damaged_pictures_are_left_out(server: MjpegServer) -> None:
+    for index in range(0, len(server.jpegs), 2):
+        server.jpegs[index] = server.jpegs[index][: 1 + index * len(server.jpegs[index]) // len(server.jpegs)]
+    frames = list(itertools.islice(CameraSource(server.url).packets(PacedClock()), 20))
+    assert [number(frame.image) for frame in frames] == list(range(number(frames[0].image), number(frames[0].image) + 40, 2))
+    assert number(frames[0].image) % 2 == 1
+
+
+def test_a_camera_that_gives_nothing_but_damaged_pictures_is_an_error(
+    server: MjpegServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(camera, "_TIMEOUT_S", 1.0)
+    frames = CameraSource(server.url).packets(PacedClock())
+    next(frames)
+    server.jpegs = [jpeg[:-100] for jpeg in server.jpegs]
+    started_s = time.monotonic()
+    with pytest.raises(SourceError, match="no more pictures; check"):
+        list(frames)
+    assert 0.9 < time.monotonic() - started_s < 3
+    assert "it opens, but gives no picture" in opening_fails_with(server.url)
+    assert capfd.readouterr().err == ""
 
 
 def test_times_increase_where_the_clock_stands_still(server: MjpegServer) -> None:
@@ -147,7 +192,7 @@ def test_an_address_that_is_wrong_is_one_line_with_the_reason(
 
 def test_what_answers_without_pictures_is_named() -> None:
     with MjpegServer([np.zeros((48, 64, 3), np.uint8)], fps=20) as server:
-        server._jpegs = [b"no picture"]
+        server.jpegs = [b"no picture"]
         started_s = time.monotonic()
         message = opening_fails_with(server.url)
     assert "it opens, but gives no picture" in message
@@ -249,6 +294,54 @@ def test_what_is_in_the_way_is_one_line(
 def test_a_camera_that_opencv_cannot_read_is_said(kernel: Callable[[Kernel], None]) -> None:
     kernel(Kernel({"/dev/video63": None}))
     assert "OpenCV cannot read its pictures" in opening_fails_with(63)
+
+
+class Driver:
+    """Stands in for OpenCV's capture: JPEG pictures one after the other, as they are if that is asked for and granted."""
+
+    def __init__(self, jpegs: Sequence[bytes], *, grants: bool) -> None:
+        self._left, self._grants = iter(jpegs), grants
+        self._settings = {cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*"YUYV"), cv2.CAP_PROP_CONVERT_RGB: 1}
+        self._jpeg = b""
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def set(self, setting: int, value: float) -> bool:
+        if setting != cv2.CAP_PROP_FOURCC or self._grants:
+            self._settings[setting] = int(value)
+        return True
+
+    def get(self, setting: int) -> float:
+        return self._settings[setting]
+
+    def grab(self) -> bool:
+        self._jpeg = next(self._left, b"none")
+        return self._jpeg != b"none"
+
+    def retrieve(self) -> tuple[bool, Any]:
+        row = np.frombuffer(self._jpeg, np.uint8)[None]
+        if self._settings[cv2.CAP_PROP_CONVERT_RGB]:
+            return True, cv2.imdecode(row, cv2.IMREAD_COLOR)
+        assert self._settings[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
+        return True, row if row.size else None
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("grants", [True, False], ids=["JPEG", "another format"])
+def test_a_device_is_asked_for_jpeg(kernel: Callable[[Kernel], None], monkeypatch: pytest.MonkeyPatch, grants: bool) -> None:
+    kernel(Kernel({"/dev/video0": None}))
+    with MjpegServer(numbered(), fps=20) as server:
+        whole = server.jpegs[:8]
+    sent = [*whole[:4], b"", whole[4][:-100], *whole[5:]] if grants else whole
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: Driver(sent, grants=grants))
+    frames: list[VideoFrame] = []
+    with pytest.raises(SourceError, match="camera 0: no more pictures"):
+        frames.extend(CameraSource(0).packets(PacedClock()))
+    assert [number(frame.image) for frame in frames] == ([0, 1, 2, 3, 5, 6, 7] if grants else list(range(8)))
+    assert [frame.jpeg and frame.jpeg.data for frame in frames] == ([*whole[:4], *whole[5:]] if grants else [None] * 8)
 
 
 def test_there_may_be_no_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
