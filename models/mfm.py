@@ -115,7 +115,7 @@ class CausalMFM(CausalModel):
     def recurrent(self) -> dict[str, tuple[int, int]]:
         """See `CausalModel.recurrent`."""
         p = self.config.hidden
-        found = lstm_state("own", 3, p) | lstm_state("cells", 3, p) | lstm_state("surrogates", 6, p)
+        found = lstm_state("cells", 3, p) | lstm_state("surrogates", 6, p)
         return found | {"memory": (1, self.config.memory), "seen": (3, 1)}
 
     def histories(self) -> dict[str, tuple[int, int]]:
@@ -137,11 +137,12 @@ class CausalMFM(CausalModel):
         return self._predict(self._factor(chosen), known(flags)), context.after()
 
     def analyse(self, windows: Mapping[str, Tensor], state: State) -> Analysis:
-        """All that training looks at."""
+        """All that training looks at, of windows from the beginning of an utterance on."""
         context = Context(state, self._check(windows, state), max_steps=self.config.max_steps)
         flags, features = flags_of(windows), self._features(windows)
         inputs = self._inputs(features, flags)
-        outputs, _ = context.run("own", self.encoders, inputs)
+        nothing = inputs.new_zeros(3, inputs.shape[1], self.config.hidden)
+        outputs, _ = self.encoders(inputs, nothing, nothing)  # nothing of it is kept: a prediction does not need it
         own, joint = self.codes(outputs), self._joint(context, inputs)
         guessed, guessed_joint = self._guess(context, inputs)
         factor, factor_without = self._factor(joint), self._factor(guessed_joint)

@@ -22,7 +22,7 @@ _MODELS: dict[System, type[CausalModel]] = {
 }
 _ALWAYS: dict[System, dict[str, Any]] = {"late-fusion": {"masking": "none"}}
 SHIPPED: dict[str, Path] = {
-    system: folder for system in SYSTEMS if (folder := Path(__file__).parent / _MODELS[system].model_type).is_dir()
+    system: folder for system in SYSTEMS if (folder := Path(__file__).parent / f"{system}-causal").is_dir()
 }
 """The folders of the checkpoints that come with the program, by system."""
 

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,24 +13,21 @@ from models.layers import (
     Attention,
     CausalLSTM,
     Context,
+    FeedForward,
+    Linears,
+    MultiHeadAttention,
     Normalise,
     Spread,
     Standardise,
     dropout,
+    normalised,
     positions,
     running_mean,
 )
 from models.state import State
 
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, NO_GPU])]
 COUNT, BATCH, STEPS, SIZE = 3, 2, 7, 6
 LOOK_BACK = 4
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return request.param
 
 
 def randn(*shape: int, seed: int = 1, device: str = "cpu") -> Tensor:
@@ -167,12 +164,116 @@ def test_attentions_weights_are_dropped_in_training() -> None:
     assert 0.3 < (trained == 0).float().mean() < 0.7
 
 
-def test_attention_begins_xavier_uniform() -> None:
+@pytest.mark.parametrize(
+    "block",
+    [lambda: Attention(2, 50, dropout=0.0), lambda: MultiHeadAttention(2, 50, heads=5, dropout=0.0)],
+    ids=["one head", "many"],
+)
+def test_attention_begins_xavier_uniform(block: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
-    block, expected = Attention(2, 50, dropout=0.0), nn.init.xavier_uniform_(torch.empty(50, 50))
-    for weight in block.parameters():
+    expected = nn.init.xavier_uniform_(torch.empty(50, 50))
+    for weight in block().parameters():
         assert_close(weight.std(), expected.std(), rtol=0.03, atol=0.0)
         assert_close(weight.abs().max(), expected.abs().max(), rtol=0.01, atol=0.0)
+
+
+def some_heads(count: int = COUNT, *, heads: int = 2, device: str = "cpu") -> MultiHeadAttention:
+    torch.manual_seed(0)
+    return MultiHeadAttention(count, SIZE, heads=heads, dropout=0.5).to(device).eval()
+
+
+def heads_as_torch(block: MultiHeadAttention, index: int) -> nn.MultiheadAttention:
+    """PyTorch's own with the same weights, which it has transposed."""
+    own = nn.MultiheadAttention(SIZE, block.heads, bias=False, batch_first=True).to(block.out.device).eval()
+    maps = [each[index].T for each in (block.queries, block.keys, block.values)]
+    own.load_state_dict({"in_proj_weight": torch.cat(maps), "out_proj.weight": block.out[index].T})
+    return own
+
+
+@pytest.mark.parametrize("per_step", [True, False], ids=["a bias for each step", "one bias"])
+@pytest.mark.parametrize("heads", [1, 2, 3])
+@pytest.mark.parametrize(("count", "memories"), [(1, 1), (3, 3), (6, 3), (3, 1)])
+def test_each_attention_of_many_heads_is_pytorchs_own(
+    count: int, memories: int, heads: int, per_step: bool, device: str
+) -> None:
+    block = some_heads(count, heads=heads, device=device)
+    queries, memory = randn(count, BATCH, STEPS, SIZE, device=device), randn(memories, BATCH, 9, SIZE, seed=2, device=device)
+    bias = randn(memories * BATCH, STEPS if per_step else 1, 9, seed=3, device=device)
+    bias = bias.masked_fill(bias > 0.5, HIDDEN)
+    found = block(queries, memory, bias)
+    for index, asking in enumerate(queries):
+        which = index * memories // count
+        shown = bias.view(memories, BATCH, -1, 9)[which].expand(BATCH, STEPS, 9).repeat_interleave(heads, 0)
+        expected, _ = heads_as_torch(block, index)(asking, memory[which], memory[which], attn_mask=shown)
+        assert_close(found[index], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_heads_do_not_look_at_what_is_hidden() -> None:
+    block, queries, memory = some_heads(), randn(COUNT, BATCH, STEPS, SIZE), randn(COUNT, BATCH, 9, SIZE, seed=2)
+    bias = torch.zeros(COUNT * BATCH, 1, 9)
+    bias[..., 4:] = HIDDEN
+    assert torch.equal(block(queries, memory.index_fill(2, torch.arange(4, 9), 1e6), bias), block(queries, memory, bias))
+
+
+def test_heads_drop_weights_of_their_own_in_training() -> None:
+    block = some_heads(1, heads=2)
+    for weight in (block.values, block.out):
+        nn.init.eye_(weight.data[0])
+    # Each head reads its half of a memory whose first entry has ones there: so columns are weights.
+    memory = torch.zeros(1, 1, SIZE, SIZE)
+    memory[0, 0, 0] = 1
+    inputs = randn(1, 1, 400, SIZE), memory, torch.zeros(1, 1, SIZE)
+    dropped = block.train()(*inputs)[0, 0].view(400, 2, SIZE // 2) == 0
+    assert torch.equal(dropped.all(-1), dropped.any(-1))
+    one, other = dropped[..., 0].unbind(1)
+    for share in (one.float().mean(), other.float().mean(), (one == other).float().mean()):
+        assert 0.4 < share < 0.6
+    assert block.eval()(*inputs).count_nonzero() == 400 * SIZE
+
+
+def test_each_linear_map_is_pytorchs_own(device: str) -> None:
+    torch.manual_seed(0)
+    block, x = Linears(COUNT, 5, SIZE).to(device), randn(COUNT, BATCH, STEPS, 5, device=device)
+    found = block(x)
+    for index in range(COUNT):
+        expected = nn.functional.linear(x[index], block.weight[index].T, block.bias[index, 0])
+        assert_close(found[index], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_linear_maps_begin_as_pytorchs_do() -> None:
+    torch.manual_seed(0)
+    block, expected = Linears(2, 100, 300), nn.Linear(100, 300)
+    for found, like in ((block.weight, expected.weight), (block.bias, expected.bias)):
+        assert_close(found.std(), like.std(), rtol=0.1, atol=0.0)
+        assert 0.095 < found.abs().max() <= 0.1
+
+
+def test_each_feed_forward_network_is_that_of_a_transformers_layer(device: str) -> None:
+    torch.manual_seed(0)
+    block, x = FeedForward(COUNT, SIZE, dropout=0.5).to(device).eval(), randn(COUNT, BATCH, STEPS, SIZE, device=device)
+    found = block(x)
+    for index in range(COUNT):
+        wide = nn.functional.linear(x[index], block.wide.weight[index].T, block.wide.bias[index, 0])
+        assert wide.shape[-1] == 4 * SIZE
+        expected = nn.functional.linear(wide.relu(), block.narrow.weight[index].T, block.narrow.bias[index, 0])
+        assert_close(found[index], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_feed_forward_networks_hidden_layer_is_dropped_in_training() -> None:
+    block, x = FeedForward(1, SIZE, dropout=0.25), torch.ones(1, 1, 500, SIZE)
+    for linear in (block.wide, block.narrow):
+        nn.init.constant_(linear.weight, 1 / SIZE)
+        nn.init.zeros_(linear.bias)
+    assert_close(block.eval()(x), torch.full_like(x, 4.0))
+    found = block.train()(x)[0, 0, :, 0] * SIZE * 0.75  # how many of 4 SIZE were left
+    assert_close(found, found.round(), rtol=0.0, atol=1e-4)
+    assert 0.7 < found.mean() / (4 * SIZE) < 0.8
+
+
+def test_a_normalised_row_has_mean_0_and_deviation_1() -> None:
+    found = normalised(3 * randn(2, 5, 40) + 7)
+    assert_close(found.mean(-1), torch.zeros(2, 5), rtol=0.0, atol=1e-5)
+    assert_close(found.std(-1, correction=0), torch.ones(2, 5), rtol=0.0, atol=1e-4)
 
 
 def test_dropout_is_off_but_in_training() -> None:
@@ -252,6 +353,58 @@ def test_attention_looks_back_so_far_and_never_ahead(step: int, device: str) -> 
     seen = slice(max(0, step + 1 - LOOK_BACK), step + 1)
     assert (moved(x)[:, seen] > 0).all()
     assert moved(x).count_nonzero() == moved(x)[:, seen].numel()
+
+
+def going_on(slots: Sequence[Slot], *, lstms: int = COUNT) -> State:
+    """As `at`, with what LSTMs and a mean go on from: two steps of which the last counts."""
+    recurrent = {f"lstm.{part}": randn(lstms, len(slots), 2, SIZE, seed=seed) for seed, part in enumerate("hc", 4)}
+    return replace(at(slots, 20), recurrent=recurrent | {"mean": randn(1, len(slots), 2, SIZE, seed=6)})
+
+
+def test_a_context_runs_lstms_on_from_the_last_step() -> None:
+    block, x, before = some_lstms(), randn(COUNT, BATCH, STEPS, 5), going_on([(3, 1), (9, 9)])
+    context = Context(before, STEPS, max_steps=LOOK_BACK)
+    found = context.run("lstm", block, x)
+    expected = block(x, before.recurrent["lstm.h"][:, :, 1], before.recurrent["lstm.c"][:, :, 1])
+    assert_close(found, expected)
+    kept = context.after().recurrent
+    assert kept["lstm.h"] is found[0]
+    assert kept["lstm.c"] is found[1]
+
+
+def test_a_context_takes_the_mean_over_each_slots_own_utterance() -> None:
+    x, before = randn(2, 3, SIZE), going_on([(3, 1), (9, 8)])
+    context = Context(before, 3, max_steps=2)
+    found, sums = context.mean("mean", x), before.recurrent["mean"][0, :, 1]
+    for slot, length in enumerate((1, 8)):
+        for step in range(3):
+            expected = (sums[slot] + x[slot, : step + 1].sum(0)) / (length + step + 1)
+            assert_close(found[slot, step], expected)
+    context.append("x", x[None])
+    after = context.after()
+    assert after.recurrent["mean"].shape == (1, 2, 3, SIZE)
+    again = Context(after, 1, max_steps=2).mean("mean", x[:, :1])
+    assert_close(again[:, 0] * torch.tensor([[5.0], [12.0]]), sums + x.sum(1) + x[:, 0])
+
+
+def test_what_a_context_keeps_is_what_there_was_before_the_next_call() -> None:
+    before, values = going_on([(3, 1), (9, 9)]), randn(2, 2, 3, SIZE)
+    context = Context(before, 3, max_steps=LOOK_BACK)
+    assert torch.equal(context.before("mean"), before.recurrent["mean"][:, :, 1:])
+    context.keep("other", values)
+    context.append("x", values[:1])
+    after = context.after()
+    assert dict(after.recurrent) == {"other": values}
+    assert torch.equal(Context(after, 1, max_steps=LOOK_BACK).before("other"), values[:, :, 2:])
+
+
+@pytest.mark.parametrize("in_place", [True, False], ids=["in place", "copied"])
+def test_after_a_call_slots_are_as_many_steps_further(in_place: bool) -> None:
+    before = at([(3, 1), (9, 9)], 20, in_place=in_place)
+    after = Context(before, 4, max_steps=LOOK_BACK).after()
+    assert (after.position.tolist(), after.length.tolist()) == ([7, 13], [5, 13])
+    assert (after.room, after.in_place) == (16, in_place)
+    assert (before.position.tolist(), before.length.tolist(), before.room) == ([3, 9], [1, 9], 20)
 
 
 @settings(deadline=None)

@@ -1,5 +1,6 @@
-"""MulT as published: its size, who sees what, and that it can be saved."""
+"""MulT as published: its size, who sees what, and that it can be saved. And causal: by formula."""
 
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from torch.testing import assert_close
 
 from models.causal import MODALITIES
 from models.layers import positions
-from models.mult import MulT, MulTConfig, Transformer
+from models.mult import CausalMulT, CausalTransformerLayer, MulT, MulTConfig, Transformer
+from tests.models import test_causal
+from tests.models.formulas import attend, feed_forward, head, lanes_of, mean_so_far, normalise, project, seen_so_far
+from tests.models.test_causal import LOOK_BACK, SIZES, STEPS, Inputs, begun, rows, windows
 
-SIZES = {"text": 5, "audio": 4, "vision": 6}
 LENGTHS = {"text": 7, "audio": 11, "vision": 9}
 
 
@@ -127,3 +130,63 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
 
 def test_all_six_ways_between_the_modalities_are_there() -> None:
     assert set(made().crossmodal) == {f"{target}_by_{source}" for target, source in permutations(MODALITIES, 2)}
+
+
+# The causal form.
+
+
+def causal(**config: Any) -> CausalMulT:
+    model = test_causal.made("mult", **config)
+    assert isinstance(model, CausalMulT)
+    return model
+
+
+def causal_by_formula(model: CausalMulT, x: Inputs) -> tuple[Tensor, Tensor]:
+    p, look = model.config.hidden, partial(attend, seen_so_far(STEPS, LOOK_BACK))
+
+    def layer(block: CausalTransformerLayer, index: int, x: Tensor, memory: Tensor) -> Tensor:
+        x = x + look(block.attention, index, normalise(x), normalise(memory))
+        return x + feed_forward(block.network, index, normalise(x))
+
+    inputs = [torch.cat(pair, -1) for pair in zip(*lanes_of(model, x), strict=True)]
+    places = positions(torch.arange(1, STEPS + 1), p)
+    placed = [project(each, lane) * p**0.5 + places for each, lane in zip(model.projections, inputs, strict=True)]
+
+    def translated(target: int, source: int, index: int) -> Tensor:
+        x = placed[target]
+        for block in model.crossmodal:
+            x = layer(block, index, x, placed[source])
+        return normalise(x)
+
+    text, audio, vision = range(3)
+    memories = [
+        torch.cat([translated(text, audio, 2), translated(text, vision, 4)], -1),
+        torch.cat([translated(audio, text, 0), translated(audio, vision, 5)], -1),
+        torch.cat([translated(vision, text, 1), translated(vision, audio, 3)], -1),
+    ]
+    for block in model.memories:
+        memories = [layer(block, index, x, x) for index, x in enumerate(memories)]
+    read = torch.cat([normalise(x) for x in memories], -1)
+    return head(model, torch.cat([mean_so_far(read), read], -1))
+
+
+def test_the_causal_model_is_that_of_the_formula(device: str) -> None:
+    model, x = causal(), windows()
+    expected = [causal_by_formula(model, rows(x, slot)) for slot in range(2)]
+    model.to(device)
+    found, _ = model({m: value.to(device) for m, value in x.items()}, begun(model))
+    for slot, scores in enumerate(expected):
+        assert_close((found.sentiment[slot].cpu(), found.uncertainty[slot].cpu()), scores, rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("layers", "memories"), [(1, 3), (3, 3), (4, 4)])
+def test_a_memory_has_as_many_layers_but_at_least_three(layers: int, memories: int) -> None:
+    model = causal(layers=layers)
+    assert (len(model.crossmodal), len(model.memories)) == (layers, memories)
+    assert {"source", *(f"memory.{i}" for i in range(memories))} == set(model.histories())
+
+
+def test_the_same_window_at_another_place_gives_another_score() -> None:
+    model, one = causal(), windows(1, 1)
+    found, _ = model({m: value.expand(1, STEPS, -1) for m, value in one.items()}, begun(model, 1))
+    assert len({round(score, 5) for score in found.sentiment[0].tolist()}) == STEPS

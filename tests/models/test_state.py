@@ -7,15 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.mmlatch import CausalMMLatch
+from models.causal import CausalModel
 from models.state import State
-from tests.models.test_layers import DEVICES
-from tests.models.test_mmlatch import (
+from tests.models.test_causal import (
+    CASES,
     LOOK_BACK,
-    MASKINGS,
     Inputs,
     assert_alike,
     begun,
+    each_case,
+    each_way,
     made,
     row,
     rows,
@@ -25,16 +26,9 @@ from tests.models.test_mmlatch import (
 
 CAPACITY = LOOK_BACK + 5
 
-each_way = pytest.mark.parametrize("in_place", [True, False], ids=["in place", "copied"])
 
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(params=MASKINGS)
-def model(request: pytest.FixtureRequest, device: str) -> CausalMMLatch:
+@pytest.fixture(params=CASES)
+def model(request: pytest.FixtureRequest, device: str) -> CausalModel:
     return made(request.param, device=device).requires_grad_(False)
 
 
@@ -43,12 +37,14 @@ def x(device: str) -> Inputs:
     return windows(3, device=device)
 
 
-def after(model: CausalMMLatch, x: Inputs, *, in_place: bool = False) -> State:
+def after(model: CausalModel, x: Inputs, *, in_place: bool = False) -> State:
     return model(x, begun(model, len(x["text"]), in_place=in_place))[1]
 
 
 def tensors(state: State) -> list[Tensor]:
-    return [*state.recurrent.values(), *state.history.values(), state.position, state.length]
+    """Those that hold anything."""
+    found = [*state.recurrent.values(), *state.history.values(), state.position, state.length]
+    return [value for value in found if value.numel()]
 
 
 def slot(state: State, index: int) -> State:
@@ -63,7 +59,7 @@ def slot(state: State, index: int) -> State:
 
 
 @each_way
-def test_a_kept_state_can_be_run_again(model: CausalMMLatch, x: Inputs, in_place: bool, device: str) -> None:
+def test_a_kept_state_can_be_run_again(model: CausalModel, x: Inputs, in_place: bool, device: str) -> None:
     kept = after(model, steps_of(x, 0, 5), in_place=in_place)
     before, tail, other = kept.trimmed().clone(), steps_of(x, 5), steps_of(windows(3, seed=2, device=device), 5)
     expected, _ = model(tail, kept)
@@ -74,12 +70,14 @@ def test_a_kept_state_can_be_run_again(model: CausalMMLatch, x: Inputs, in_place
 
 
 @each_way
-def test_a_call_writes_into_the_histories_of_its_state_only_in_place(in_place: bool) -> None:
-    model, x = made().requires_grad_(False), windows()
+def test_a_call_writes_into_the_histories_of_its_state_only_in_place(model: CausalModel, in_place: bool, device: str) -> None:
+    x = windows(device=device)
     start = begun(model, in_place=in_place)
     recurrent = {name: value.clone() for name, value in start.recurrent.items()}
     _, end = model(x, start)
     for name, history in start.history.items():
+        if not history.numel():
+            continue
         assert (history.data_ptr() == end.history[name].data_ptr()) == in_place
         assert in_place or history.count_nonzero() == 0
         assert end.history[name].count_nonzero() > 0
@@ -90,28 +88,29 @@ def test_a_call_writes_into_the_histories_of_its_state_only_in_place(in_place: b
 
 @each_way
 @pytest.mark.parametrize("step", [0, 3, -1])
-def test_a_state_at_a_step_is_that_of_running_up_to_it(model: CausalMMLatch, x: Inputs, step: int, in_place: bool) -> None:
+def test_a_state_at_a_step_is_that_of_running_up_to_it(model: CausalModel, x: Inputs, step: int, in_place: bool) -> None:
     steps = range(8)[step] + 1
     found = model(steps_of(x, 2, 10), after(model, steps_of(x, 0, 2), in_place=in_place))[1].at(step)
     expected = model(steps_of(x, 2, 2 + steps), after(model, steps_of(x, 0, 2)))[1]
     assert (found.room, found.capacity) == (expected.room, expected.capacity)
     assert torch.equal(found.position, expected.position)
     assert torch.equal(found.length, expected.length)
-    assert_alike(dict(found.recurrent), dict(expected.at(-1).recurrent), 1e-6)
-    assert_alike(dict(found.trimmed().history), dict(expected.history), 1e-6)
+    assert_alike(dict(found.recurrent), dict(expected.at(-1).recurrent), 1e-5)
+    assert_alike(dict(found.trimmed().history), dict(expected.history), 1e-5)
     tail = steps_of(x, 2 + steps)
     assert_alike(model(tail, found)[0], model(tail, expected)[0], 1e-5)
 
 
-def test_there_is_no_state_at_a_step_that_was_not_run() -> None:
-    state = after(made(), windows(steps=4))
+@each_case
+def test_there_is_no_state_at_a_step_that_was_not_run(case: str) -> None:
+    state = after(made(case), windows(steps=4))
     for step in (4, -5):
         with pytest.raises(IndexError):
             state.at(step)
 
 
 @each_way
-def test_a_reset_touches_its_slots_alone(model: CausalMMLatch, x: Inputs, in_place: bool, device: str) -> None:
+def test_a_reset_touches_its_slots_alone(model: CausalModel, x: Inputs, in_place: bool, device: str) -> None:
     kept = after(model, steps_of(x, 0, 5), in_place=in_place)
     before = kept.clone()
     begun_anew = kept.reset(torch.tensor([False, True, False], device=device))
@@ -125,7 +124,7 @@ def test_a_reset_touches_its_slots_alone(model: CausalMMLatch, x: Inputs, in_pla
 
 
 @each_way
-def test_a_reset_slot_goes_on_as_a_fresh_one(model: CausalMMLatch, x: Inputs, in_place: bool, device: str) -> None:
+def test_a_reset_slot_goes_on_as_a_fresh_one(model: CausalModel, x: Inputs, in_place: bool, device: str) -> None:
     fresh, fresh_end = model(steps_of(x, 5), begun(model, 3))
     found = []
     for seed in (1, 2):
@@ -139,12 +138,12 @@ def test_a_reset_slot_goes_on_as_a_fresh_one(model: CausalMMLatch, x: Inputs, in
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.sampled_from(MASKINGS),
+    st.sampled_from([*CASES]),
     st.booleans(),
-    st.lists(st.tuples(st.integers(1, CAPACITY - LOOK_BACK + 1), st.booleans(), st.booleans()), min_size=8, max_size=16),
+    st.lists(st.tuples(st.integers(1, CAPACITY - LOOK_BACK + 1), st.booleans(), st.booleans()), min_size=4, max_size=10),
 )
-def test_the_ring_wraps(masking: str, in_place: bool, chunks: list[tuple[int, bool, bool]]) -> None:
-    model = made(masking).requires_grad_(False)
+def test_the_ring_wraps(case: str, in_place: bool, chunks: list[tuple[int, bool, bool]]) -> None:
+    model = made(case).requires_grad_(False)
     x = windows(2, sum(steps for steps, *_ in chunks))
     state, begins, done = model.initial_state(2, capacity=CAPACITY, in_place=in_place), [0, 0], 0
     for steps, *restarts in chunks:
@@ -158,7 +157,7 @@ def test_the_ring_wraps(masking: str, in_place: bool, chunks: list[tuple[int, bo
         assert_alike(row(found, index), row(expected, (0, slice(-steps, None))), 1e-5)
 
 
-def littered(model: CausalMMLatch, garbage: Tensor) -> State:
+def littered(model: CausalModel, garbage: Tensor) -> State:
     """Slots at steps of their own in a ring that is full of garbage but for what counts."""
     state = model.initial_state(3, capacity=CAPACITY)
     position, length = torch.tensor([[40, 7, 17], [LOOK_BACK + 2, 7, 0]], device=garbage.device)
@@ -170,21 +169,22 @@ def littered(model: CausalMMLatch, garbage: Tensor) -> State:
     return replace(state, history=history, position=position, length=length)
 
 
-def test_trimmed_clears_what_does_not_count_and_nothing_else(model: CausalMMLatch, device: str) -> None:
+def test_trimmed_clears_what_does_not_count_and_nothing_else(model: CausalModel, device: str) -> None:
     trimmed = littered(model, torch.tensor(torch.nan, device=device)).trimmed()
     expected = littered(model, torch.tensor(0.0, device=device))
-    assert [int((value == 0.5).all(-1)[0].sum()) for value in expected.history.values()] == [LOOK_BACK + 9] * 4
+    counted = [int((value == 0.5).all(-1)[0].sum()) for value in expected.history.values() if value.numel()]
+    assert set(counted) <= {LOOK_BACK + 9}
     assert_alike(vars(trimmed), vars(expected))
 
 
-def test_trimmed_goes_on_to_the_same_bits(model: CausalMMLatch, x: Inputs, device: str) -> None:
+def test_trimmed_goes_on_to_the_same_bits(model: CausalModel, x: Inputs, device: str) -> None:
     state, tail = littered(model, torch.tensor(3.0, device=device)), steps_of(x, 0, 4)
     untouched = state.clone()
     assert_alike(model(tail, state.trimmed())[0], model(tail, state)[0])
     assert_alike(vars(state), vars(untouched))
 
 
-def test_a_clone_shares_no_memory(model: CausalMMLatch, x: Inputs) -> None:
+def test_a_clone_shares_no_memory(model: CausalModel, x: Inputs) -> None:
     for state in (begun(model, 3, in_place=True), after(model, steps_of(x, 0, 5), in_place=True)):
         cloned = state.clone()
         assert_alike(vars(cloned), vars(state))
@@ -196,7 +196,7 @@ def test_a_clone_shares_no_memory(model: CausalMMLatch, x: Inputs) -> None:
         assert_alike(vars(state), vars(again))
 
 
-def test_a_saved_state_goes_on_to_the_same_bits(model: CausalMMLatch, x: Inputs, tmp_path: Path, device: str) -> None:
+def test_a_saved_state_goes_on_to_the_same_bits(model: CausalModel, x: Inputs, tmp_path: Path, device: str) -> None:
     begun_anew = after(model, steps_of(x, 0, 2)).reset(torch.tensor([False, True, False], device=device))
     kept = model(steps_of(x, 2, 9), begun_anew)[1].at(3)
     kept.save(tmp_path / "state.safetensors")
@@ -206,26 +206,29 @@ def test_a_saved_state_goes_on_to_the_same_bits(model: CausalMMLatch, x: Inputs,
     assert not State.load(tmp_path / "state.safetensors").position.is_cuda
 
 
-def test_a_state_that_is_written_in_place_is_loaded_as_one_that_is_not(tmp_path: Path) -> None:
-    kept = after(made().requires_grad_(False), windows(), in_place=True)
+@each_case
+def test_a_state_that_is_written_in_place_is_loaded_as_one_that_is_not(case: str, tmp_path: Path) -> None:
+    kept = after(made(case).requires_grad_(False), windows(), in_place=True)
     kept.save(tmp_path / "state.safetensors")
     assert_alike(vars(State.load(tmp_path / "state.safetensors")), vars(replace(kept, in_place=False)))
 
 
-def test_a_state_can_be_saved_before_the_first_window(tmp_path: Path) -> None:
-    start = made().initial_state(2)
+@each_case
+def test_a_state_can_be_saved_before_the_first_window(case: str, tmp_path: Path) -> None:
+    start = made(case).initial_state(2)
     start.save(tmp_path / "state.safetensors")
     assert_alike(vars(State.load(tmp_path / "state.safetensors")), vars(start))
 
 
-def test_all_of_a_state_goes_to_another_device(model: CausalMMLatch, x: Inputs) -> None:
+def test_all_of_a_state_goes_to_another_device(model: CausalModel, x: Inputs) -> None:
     state = after(model, x)
     assert {value.device.type for value in tensors(state.to("meta"))} == {"meta"}
     assert state.to("meta").room == state.room
 
 
-def test_a_state_goes_on_elsewhere(device: str) -> None:
-    model, x = made().requires_grad_(False), windows(3)
+@each_case
+def test_a_state_goes_on_elsewhere(case: str, device: str) -> None:
+    model, x = made(case).requires_grad_(False), windows(3)
     kept = after(model, steps_of(x, 0, 5))
     expected, end = model(steps_of(x, 5), kept)
     there = {m: value.to(device) for m, value in steps_of(x, 5).items()}
