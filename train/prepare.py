@@ -3,15 +3,10 @@
 What is there already, of the same input by the same extractors, is not made again: it may be stopped at any time and run again.
 """
 
-import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -19,8 +14,9 @@ from stream.config import AsrConfig, Config
 from stream.errors import UsageError
 from train import command
 from train.data import CORPORA, read_corpus
-from train.errors import DataError, TrainError
-from train.features import Extractors, Features, NoFeatures, contract
+from train.errors import DataError
+from train.executors import EXECUTORS, Executor, Shard
+from train.features import contract
 from train.items import Clip, Item, digest, source_bytes
 from train.store import Entry, Store
 
@@ -35,13 +31,6 @@ corpora: {", ".join(CORPORA)}; each in a folder of that name. What each needs: d
 """
 
 
-class Shard(NamedTuple):
-    """Items that are kept together."""
-
-    digest: str
-    items: Sequence[Item]
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Prepare corpora; 0 if all is well, 2 if something cannot be read or written."""
     options = command.parser("prepare", "Extract the features of corpora as a live session does.", _EXAMPLES)
@@ -52,19 +41,26 @@ def main(arguments: list[str] | None = None) -> int:
         "--asr", choices=("sphinx", "whisper", "none"), default="sphinx", help="who hears words in media files"
     )
     options.add_argument(
-        "--jobs", type=int, metavar="N", default=os.cpu_count() or 1, help="processes (default: one for each processor)"
+        "--jobs", type=int, metavar="N", default=os.cpu_count() or 1, help="workers (default: one for each processor)"
+    )
+    options.add_argument(
+        "--executor",
+        choices=tuple(EXECUTORS),
+        default="local",
+        help="processes of this machine, or actors of Ray (RAY_ADDRESS)",
     )
     given = options.parse_args(arguments)
 
     def work() -> None:
         if given.jobs < 1:
             raise UsageError(f"--jobs {given.jobs}: must be 1 or more")
-        prepare(given.what, given.data, Store(given.out), Config(asr=AsrConfig(engine=given.asr)), jobs=given.jobs)
+        config, executor = Config(asr=AsrConfig(engine=given.asr)), EXECUTORS[given.executor]
+        prepare(given.what, given.data, Store(given.out), config, executor, jobs=given.jobs)
 
     return command.run(work, stopped="run it again to go on from here")
 
 
-def prepare(what: Sequence[str], data: Path, store: Store, config: Config, *, jobs: int) -> None:
+def prepare(what: Sequence[str], data: Path, store: Store, config: Config, executor: Executor, *, jobs: int) -> None:
     """Extract what is not there yet, and write the manifests.
 
     Args:
@@ -72,11 +68,12 @@ def prepare(what: Sequence[str], data: Path, store: Store, config: Config, *, jo
         data: Where the corpora are.
         store: Where the features go.
         config: How windows are made, and by whom words are recognised.
-        jobs: How many processes.
+        executor: Who makes the features.
+        jobs: With how many workers.
 
     Raises:
         DataError: A corpus is missing or damaged.
-        TrainError: Something cannot be written.
+        TrainError: Something cannot be written, or the executor cannot be had.
         ExtractorError: An extractor cannot be had.
     """
     chosen = list(dict.fromkeys(what)) or [name for name in CORPORA if (data / name).is_dir()]
@@ -94,7 +91,9 @@ def prepare(what: Sequence[str], data: Path, store: Store, config: Config, *, jo
             raise DataError(f"{name}: neither a corpus ({', '.join(CORPORA)}) nor a file")
     for corpus, items in corpora.items():
         shards = list(_shards(corpus, items, config))
-        _extract(corpus, [shard for shard in shards if not store.shard(shard.digest).exists()], store, config, jobs)
+        if lacking := [shard for shard in shards if not store.shard(shard.digest).exists()]:
+            with tqdm(total=sum(len(shard.items) for shard in lacking), desc=corpus, unit="item", disable=None) as bar:
+                executor(lacking, config, store, jobs, bar.update)
         entries = [entry for shard in shards for entry in _entries(shard, store)]
         store.write_manifest(corpus, entries)
         failed = [entry for entry in entries if entry.failure]
@@ -117,56 +116,6 @@ def _made_from(item: Item, config: Config) -> tuple[bytes, bytes]:
     except DataError as error:
         source = str(error).encode()
     return contract(item.content, config).encode(), source
-
-
-def _extract(corpus: str, shards: Sequence[Shard], store: Store, config: Config, jobs: int) -> None:
-    if not shards:
-        return
-    # A fresh process each: MediaPipe and PocketSphinx do not outlive a fork.
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(min(jobs, len(shards)), context, initializer=_begin, initargs=(config, store)) as pool,
-        tqdm(total=sum(len(shard.items) for shard in shards), desc=corpus, unit="item", disable=None) as bar,
-    ):
-        running = {pool.submit(_extract_shard, shard): shard for shard in shards}
-        try:
-            for done in as_completed(running):
-                done.result()
-                bar.update(len(running[done].items))
-        except BrokenProcessPool as error:
-            raise TrainError(f"{corpus}: a process was killed, perhaps for want of memory; try fewer with --jobs") from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-_extractors: Extractors
-_store: Store
-
-
-def _begin(config: Config, store: Store) -> None:
-    """In each process, once: a pool has no other place to keep what is costly to load."""
-    global _extractors, _store
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _extractors, _store = Extractors(config), store
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed has not told its pool, which would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
-
-
-def _extract_shard(shard: Shard) -> None:
-    found: list[Features | str] = []
-    for item in shard.items:
-        try:
-            found.append(_extractors.features(item.content))
-        except (NoFeatures, DataError) as error:
-            found.append(str(error))
-    _store.write_shard(shard.digest, found)
 
 
 def _entries(shard: Shard, store: Store) -> Iterator[Entry]:

@@ -17,7 +17,7 @@ import pytest
 
 from stream.config import AsrConfig, Config
 from tests.conftest import ROOT
-from train import command, prepare
+from train import command, executors, prepare
 from train.data import ravdess, sst
 from train.features import Extractors
 from train.items import SPLITS, Clip
@@ -76,7 +76,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("there is nothing to do")
 
-    monkeypatch.setattr(prepare, "ProcessPoolExecutor", refuse)
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", refuse)
 
 
 def main(data: Path, out: Path, *what: str) -> int:
@@ -274,7 +274,7 @@ class DyingPool:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def submit(self, _: Callable[..., object], shard: prepare.Shard) -> "Future[None]":
+    def submit(self, _: Callable[..., object], shard: executors.Shard) -> "Future[None]":
         future: Future[None] = Future()
         future.set_exception(BrokenProcessPool("died"))
         return future
@@ -283,9 +283,9 @@ class DyingPool:
 def test_a_process_that_is_killed(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prepare, "ProcessPoolExecutor", DyingPool)
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", DyingPool)
     message = error(capsys, "sst", "--data", str(raw), "--out", str(tmp_path / "out"))
-    assert message == "sst: a process was killed, perhaps for want of memory; try fewer with --jobs"
+    assert message == "a process was killed, perhaps for want of memory; try fewer with --jobs"
     assert not (tmp_path / "out" / "sst.jsonl").exists()
 
 
