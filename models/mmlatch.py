@@ -181,6 +181,7 @@ class MMLatchConfig:
         feedback: How masks are made: by LSTMs (`sequence`, the paper's MMLatch), by linear maps (`static`), or not at all
             (`none`: the paper's late-fusion baseline).
         dropout: After the encoders, on their attention and on the masks; half of it elsewhere.
+        every_step: Score every step, and not their sum: for sequences of utterances. The weights are the same.
         mask_dropout_in_eval: Leave the masks' dropout on in evaluation, as the reference does by mistake: the same input then
             gives another score each time.
         ignore_lengths: Take padding for data, as the reference does by mistake: a score then depends on its batch-mates.
@@ -192,6 +193,7 @@ class MMLatchConfig:
     hidden: int = 100
     feedback: Literal["sequence", "static", "none"] = "sequence"
     dropout: float = 0.2
+    every_step: bool = False
     mask_dropout_in_eval: bool = False
     ignore_lengths: bool = False
 
@@ -238,7 +240,7 @@ class MMLatch(Pretrained):
             lengths: How many steps of each are data, at least 1, int64, (B,).
 
         Returns:
-            Sentiment, (B,), not bounded; and the masks over each modality's features, in (0, 1), (B, L, features) each, none
+            Sentiment, (B,), or (B, L) of every step, not bounded; and the masks over each modality's features, in (0, 1), (B, L, features) each, none
             without feedback.
         """
         size = check_shapes(sequences, {m: getattr(self.config, m) for m in MODALITIES})
@@ -276,7 +278,8 @@ class MMLatch(Pretrained):
         crossed = self.cross_modal(high, high, bias)  # (B, L, 7 P)
         fused = dropout(over_time(self.fusion, crossed), drop / 2, self.training)[None]  # (1, B, L, 2 P)
         attended = self.fusion_attention(fused, fused, bias[: len(real)])[0] * real[..., None]
-        return self.head(attended.sum(1))[:, 0], dict(zip(MODALITIES, masks, strict=False))
+        read = attended if self.config.every_step else attended.sum(1)
+        return self.head(read)[..., 0], dict(zip(MODALITIES, masks, strict=False))
 
     def _open(self, mask: nn.Module, high: Tensor) -> Tensor:
         """A mask before its sigmoid, (B, L, features)."""

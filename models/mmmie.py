@@ -115,35 +115,28 @@ def _by_lane(x: Tensor) -> Tensor:
     return torch.stack(x[0].chunk(3, 1))
 
 
-@dataclass(frozen=True)
-class InformationWeights:
-    """What each part of the information counts, beside the score's loss; a start by what related systems use.
-
-    Attributes:
-        shared: Of the information that two modalities' features share, which is to be large (0.1 in MMIM).
-        kept: Of the information that features keep of their input, which is to be small.
-        bound: How the shared information is bounded from below: by `infonce` or by Barber and Agakov (`ba`).
-    """
-
-    shared: float = 0.1
-    kept: float = 0.01
-    bound: Literal["infonce", "ba"] = "infonce"
-
-
 class Information(nn.Module):
     """The estimators, which are fitted beside the model and are no part of it.
 
     Example:
-        information = Information(model.config, InformationWeights())
+        information = Information(model.config, shared=0.1, kept=0.01, bound="infonce")
         _, _, features = model.analyse(windows, state)
         terms = information(inputs, features, there)  # to be added to the loss; its gradients fit the estimators too
     """
 
-    def __init__(self, config: CausalConfig, weights: InformationWeights) -> None:
+    def __init__(self, config: CausalConfig, *, shared: float, kept: float, bound: Literal["infonce", "ba"]) -> None:
+        """Make estimators for a model's features.
+
+        Args:
+            config: The model's.
+            shared: What the information counts that two modalities' features share, which is to be large.
+            kept: What the information counts that features keep of their input, which is to be small.
+            bound: How the shared information is bounded from below: by `infonce` or by Barber and Agakov (`ba`).
+        """
         super().__init__()
-        self.weights, p = weights, config.hidden
+        self.weight_shared, self.weight_kept, p = shared, kept, config.hidden
         self.pairs = list(combinations(range(3), 2))
-        make = InfoNCE if weights.bound == "infonce" else Conditional
+        make = InfoNCE if bound == "infonce" else Conditional
         self.shared = nn.ModuleList(make(p, p, hidden=p) for _ in self.pairs)
         self.kept = nn.ModuleList(Conditional(getattr(config, m), p, hidden=p) for m in MODALITIES)
 
@@ -168,7 +161,7 @@ class Information(nn.Module):
                 fitting.append(-q.log_likelihood(x[given].detach(), y[given].detach()).mean() / y.shape[-1])
         nothing = features.new_zeros(1)
         return {
-            "shared": -self.weights.shared * torch.stack(shared or [nothing[0]]).sum(),
-            "kept": self.weights.kept * torch.stack(kept or [nothing[0]]).sum(),
+            "shared": -self.weight_shared * torch.stack(shared or [nothing[0]]).sum(),
+            "kept": self.weight_kept * torch.stack(kept or [nothing[0]]).sum(),
             "fitting": torch.stack(fitting or [nothing[0]]).sum(),
         }

@@ -151,6 +151,7 @@ class MulTConfig:
         embed_dropout: On the text's features, and on what goes into a transformer.
         residual_dropout: Before each residual connection.
         output_dropout: In the head.
+        every_step: Score every step, and not the newest: for aligned sequences of utterances. The weights are the same.
     """
 
     text: int = 300
@@ -165,6 +166,7 @@ class MulTConfig:
     embed_dropout: float = 0.25
     residual_dropout: float = 0.1
     output_dropout: float = 0.0
+    every_step: bool = False
 
     def __post_init__(self) -> None:
         for name in (*MODALITIES, "hidden", "heads", "layers"):
@@ -223,7 +225,7 @@ class MulT(Pretrained):
                 step is the newest. As published, padding is not hidden from attention; it only has no position.
 
         Returns:
-            Sentiment, (B,), not bounded.
+            Sentiment, (B,), or (B, L) of every step, not bounded.
         """
         self._check(sequences)
         low = {}
@@ -237,10 +239,11 @@ class MulT(Pretrained):
                 self.crossmodal[f"{target}_by_{source}"](low[target], low[source]) for source in MODALITIES if source != target
             ]
             both = torch.cat(translated, -1)  # (B, L, 2 d)
-            newest.append(self.memories[target](both, both)[:, -1])
-        read = torch.cat(newest, -1)  # (B, 6 d)
+            remembered = self.memories[target](both, both)
+            newest.append(remembered if self.config.every_step else remembered[:, -1])
+        read = torch.cat(newest, -1)  # (B, 6 d), or (B, L, 6 d)
         inner = dropout(self.inner(read).relu(), self.config.output_dropout, self.training)
-        return self.head(read + self.outer(inner))[:, 0]
+        return self.head(read + self.outer(inner))[..., 0]
 
     def _check(self, sequences: Mapping[str, Tensor]) -> None:
         if missing := [m for m in MODALITIES if m not in sequences]:

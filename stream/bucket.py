@@ -13,8 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.causal import FLAGS, MODALITIES
-from models.mmlatch import CausalMMLatch
+from models.causal import FLAGS, MODALITIES, CausalModel
 from models.state import State
 from stream.errors import UsageError
 
@@ -60,7 +59,7 @@ class Bucket:
 
     def __init__(
         self,
-        model: CausalMMLatch,
+        model: CausalModel,
         one_window: nn.Module,
         device: torch.device,
         *,

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.causal import MODALITIES
-from models.mmlatch import CausalMMLatch
+from models.causal import MODALITIES, CausalModel
 from models.state import State
 from stream.bucket import Bucket, Floats, Ints, Steps
 from stream.errors import UsageError
@@ -73,7 +72,7 @@ class Engine:
 
     def __init__(
         self,
-        model: CausalMMLatch,
+        model: CausalModel,
         device: torch.device,
         *,
         bucket: int = 1,

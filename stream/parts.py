@@ -14,8 +14,9 @@ from extractors import asr
 from extractors.errors import ExtractorError
 from extractors.face import FaceExtractor
 from extractors.text import WIDTH, TextEmbedder
+from models import systems
+from models.causal import CausalModel
 from models.checkpoint import CheckpointError
-from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
 from stream.config import Config, LatenessConfig, WindowsConfig
 from stream.engine import Engine
 from stream.errors import UsageError
@@ -176,7 +177,7 @@ def load_lanes(config: Config, given: Input, device: torch.device, embedder: Cal
 
 
 def _session(
-    config: Config, given: Input, engine: Engine, model: CausalMMLatch, name: str, embedder: Callable[[], TextEmbedder]
+    config: Config, given: Input, engine: Engine, model: CausalModel, name: str, embedder: Callable[[], TextEmbedder]
 ) -> Parts:
     if "script" in given.provides and given.recording and _timing(given.recording.about.config) != _timing(config):
         raise UsageError("windows and lateness are other than recorded; leave them, or replay with --arrivals ideal")
@@ -232,7 +233,7 @@ def _timing(config: Config) -> tuple[WindowsConfig, LatenessConfig]:
     return config.windows, config.lateness
 
 
-def _model(config: Config) -> tuple[CausalMMLatch, str]:
+def _model(config: Config) -> tuple[CausalModel, str]:
     """The model that is asked for, and what it is called.
 
     Raises:
@@ -240,15 +241,16 @@ def _model(config: Config) -> tuple[CausalMMLatch, str]:
     """
     longest = config.windows.max_windows
     location = config.model.checkpoint or str(DEFAULT)
-    shape = CausalMMLatchConfig(text=WIDTH, audio=pooled_width("audio"), vision=pooled_width("vision"), max_steps=longest)
+    widths = {"text": WIDTH, "audio": pooled_width("audio"), "vision": pooled_width("vision")}
     if location == UNTRAINED:
-        return CausalMMLatch.untrained(shape), "mmlatch-causal-untrained"
+        return systems.untrained("mmlatch", **widths, max_steps=longest), "mmlatch-causal-untrained"
+    location = str(systems.SHIPPED.get(location, location))
     try:
-        model = CausalMMLatch.from_pretrained(location, contracts=contracts(config.windows.hop_ns))
+        model = systems.load(location, contracts=contracts(config.windows.hop_ns))
     except CheckpointError as error:
         other = "" if config.model.checkpoint else f", keep windows.hop_ms as it is, or give --model {UNTRAINED}"
         raise UsageError(f"--model {error}{other}") from error
-    if wrong := [lane for lane in LANES if getattr(model.config, lane) != getattr(shape, lane)]:
+    if wrong := [lane for lane in LANES if getattr(model.config, lane) != widths[lane]]:
         raise UsageError(
             f"--model {location}: {', '.join(wrong)} of another width than the features; take the version it was made with"
         )

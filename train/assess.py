@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.mmlatch import CausalMMLatch
+from models.causal import CausalModel
 from stream.messages import LANES, Lane
 from train import metrics
 from train.batches import predict
@@ -47,7 +47,7 @@ def samples(pool: Pool, hop_ns: int, *, max_steps: int, largest: int | None = No
     return found
 
 
-def last_scores(model: CausalMMLatch, sequences: Sequence[Sample]) -> tuple[Scores, Scores]:
+def last_scores(model: CausalModel, sequences: Sequence[Sample]) -> tuple[Scores, Scores]:
     """Sentiment and uncertainty at the last step of each sequence, (N,) each."""
     last = np.array([trajectory[-1] for trajectory in predict(model, sequences)], np.float64)
     return last[:, 0], last[:, 1]
@@ -70,7 +70,7 @@ def regression(prediction: Scores, truth: Scores) -> dict[str, float]:
     }
 
 
-def validate(model: CausalMMLatch, sequences: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, float]]:
+def validate(model: CausalModel, sequences: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, float]]:
     """Those figures for each corpus."""
     return {corpus: regression(last_scores(model, chosen)[0], truths(chosen)) for corpus, chosen in sequences.items()}
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.mmlatch import CausalMMLatch
+from models.causal import CausalModel
 from stream.messages import LANES
 from train.sequences import Sample
 
@@ -35,7 +35,7 @@ def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield order[begin : begin + size]
 
 
-def predict(model: CausalMMLatch, samples: Sequence[Sample], size: int = 64) -> list[npt.NDArray[np.float32]]:
+def predict(model: CausalModel, samples: Sequence[Sample], size: int = 64) -> list[npt.NDArray[np.float32]]:
     """Sentiment and uncertainty at each step of each sample, (T, 2)."""
     device = next(model.parameters()).device
     found: list[npt.NDArray[np.float32]] = [np.empty((0, 2), np.float32)] * len(samples)

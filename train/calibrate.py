@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.causal import SCORE_LIMIT
-from models.mmlatch import CausalMMLatch
+from models.causal import SCORE_LIMIT, CausalModel
 
 Scores = npt.NDArray[np.floating]
 
@@ -46,7 +45,7 @@ def fitted(uncertainty: Scores, error: Scores) -> tuple[float, float]:
     return a, b
 
 
-def apply(model: CausalMMLatch, a: float, b: float) -> None:
+def apply(model: CausalModel, a: float, b: float) -> None:
     """Change the model's head so that u becomes a * u + b."""
     with torch.no_grad():
         model.head.weight[1] *= a

@@ -1,12 +1,16 @@
 """How a model is trained. What each key means, and its default, stands in configs/train.yaml too."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from models.causal import CausalModel
+from models.systems import System, untrained
 from stream import config
 from stream.config import Section
+from stream.messages import LANES, Lane
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -17,12 +21,33 @@ _VALIDATED = {"mosi": 1.0, "sst": 1.0, "ravdess": 1.0, "fer2013": 1.0}
 
 
 class ModelConfig(Section):
-    """The causal model's shape; widths follow from the features."""
+    """Which system, and its shape; widths follow from the features."""
 
+    system: System = "mmlatch"
     hidden: Annotated[int, Field(ge=4, le=1024)] = 64
     max_steps: Annotated[int, Field(ge=8, le=1200)] = 120
-    masking: Literal["projection", "features"] = "projection"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    shape: dict[str, int | str] = Field(default_factory=dict)
+
+    def untrained(self, widths: Mapping[Lane, int], *, seed: int) -> CausalModel:
+        """The model, its weights drawn from a seed; raises ValueError where `shape` is not one of the system's."""
+        try:
+            return untrained(
+                self.system,
+                seed=seed,
+                **{str(lane): width for lane, width in widths.items()},
+                hidden=self.hidden,
+                max_steps=self.max_steps,
+                dropout=self.dropout,
+                **self.shape,
+            )
+        except TypeError as error:
+            raise ValueError(f"model.shape is {self.shape}, which {self.system} does not have: {error}") from error
+
+    @model_validator(mode="after")
+    def _shape_fits(self) -> "ModelConfig":
+        self.untrained(dict.fromkeys(LANES, 1), seed=0)
+        return self
 
 
 class NoiseConfig(Section):
@@ -69,6 +94,31 @@ class FitConfig(Section):
     save_every: Count = 500
 
 
+class FactorsConfig(Section):
+    """MFM: what its parts count beside the score's loss (`models.mfm.Weights` has those of the paper)."""
+
+    text: Share = 0.1
+    audio: Share = 0.1
+    vision: Share = 0.1
+    discrepancy: Annotated[float, Field(ge=0)] = 0.1
+    missing: Annotated[float, Field(ge=0)] = 1.0
+
+
+class InformationConfig(Section):
+    """MMMIE: see `models.mmmie.Information`."""
+
+    shared: Annotated[float, Field(ge=0)] = 0.1
+    kept: Annotated[float, Field(ge=0)] = 0.01
+    bound: Literal["infonce", "ba"] = "infonce"
+
+
+class ObjectiveConfig(Section):
+    """What systems add to the score's loss."""
+
+    factors: FactorsConfig = FactorsConfig()
+    information: InformationConfig = InformationConfig()
+
+
 class ValidationConfig(Section):
     """What the best checkpoint is chosen by: the weighted mean of the corpora's mean absolute errors."""
 
@@ -101,6 +151,7 @@ class TrainConfig(Section):
     model: ModelConfig = ModelConfig()
     mixture: MixtureConfig = MixtureConfig()
     fit: FitConfig = FitConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     validation: ValidationConfig = ValidationConfig()
 
     @property

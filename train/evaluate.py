@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from models.mmlatch import CausalMMLatch
+from models import systems
+from models.causal import CausalModel
 from stream.messages import LANES, Lane
 from stream.windows import contracts
 from train import assess, calibrate, command, report
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         torch.set_num_threads(1)
         hop_ns = given.hop_ms * 1_000_000
-        models = [CausalMMLatch.from_pretrained(each, contracts=contracts(hop_ns)) for each in given.checkpoints]
+        models = [systems.load(each, contracts=contracts(hop_ns)) for each in given.checkpoints]
         material = gather(Store(given.features), hop_ns, max_steps=min(model.config.max_steps for model in models))
         found = []
         for name, model in zip(given.checkpoints, models, strict=True):
@@ -131,7 +132,7 @@ def _composed(
     return found
 
 
-def evaluate(model: CausalMMLatch, material: Material) -> Figures:
+def evaluate(model: CausalModel, material: Material) -> Figures:
     """All figures of one checkpoint, by name."""
     found: Figures = {}
     words = material.samples["mosi", "test"]
@@ -161,7 +162,7 @@ def _lagging(sample: Sample, lag_s: float, hop_ns: int) -> Sample:
     return Sample({**sample.lanes, "text": text}, sample.target)
 
 
-def _emotions(model: CausalMMLatch, material: Material) -> Figures:
+def _emotions(model: CausalModel, material: Material) -> Figures:
     """Voice and face alone: positive against negative at 0, and three classes at thresholds from the validation split."""
     found: Figures = {}
     scores = {key: assess.last_scores(model, samples) for key, samples in material.samples.items() if key[0] != "mosi"}
@@ -196,7 +197,7 @@ def _thresholds(score: npt.NDArray[np.floating], truth: npt.NDArray[np.int64]) -
     return max(pairs, key=value)
 
 
-def _lanes(model: CausalMMLatch, composed: Mapping[str, list[Sample]]) -> Figures:
+def _lanes(model: CausalModel, composed: Mapping[str, list[Sample]]) -> Figures:
     """Composed utterances with all lanes, and with each lane alone."""
     found: Figures = {}
     ways: dict[str, Callable[[Sample], Sample]] = {"all": lambda sample: sample}

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
-from models.causal import FLAGS
-from models.mmlatch import CausalMMLatch, CausalMMLatchConfig
+from models.causal import FLAGS, CausalModel
 from stream.inputs import WIDTHS
 from stream.messages import LANES
 from stream.windows import contracts
@@ -23,7 +22,7 @@ from train.batches import by_length, collate
 from train.config import TrainConfig
 from train.errors import TrainError
 from train.mixture import Mixture
-from train.objective import objective
+from train.objective import Objective
 from train.pools import Pool
 from train.sequences import Sample
 from train.store import replacing
@@ -55,25 +54,17 @@ class Training:
         self._device = device
         self._mixture = Mixture(pools, settings.mixture, hop_ns=settings.hop_ns, max_steps=settings.model.max_steps)
         self._drawn: list[list[Sample]] = []
-        model = settings.model
-        shape = CausalMMLatchConfig(
-            text=WIDTHS["text"],
-            audio=WIDTHS["audio"],
-            vision=WIDTHS["vision"],
-            hidden=model.hidden,
-            max_steps=model.max_steps,
-            masking=model.masking,
-            dropout=model.dropout,
-        )
-        self._model = CausalMMLatch.untrained(shape, seed=settings.seed).to(device).train()
+        self._model = settings.model.untrained(WIDTHS, seed=settings.seed).to(device).train()
+        self._objective = Objective(self._model, settings.fit, settings.objective).to(device)
         self._measure()
         for lane, spread in self._model.spreads.items():
             spread.noise = getattr(settings.mixture.noise, lane)
-        self.average = CausalMMLatch.untrained(shape).to(device)
+        self.average = settings.model.untrained(WIDTHS, seed=settings.seed).to(device)
         self.average.load_state_dict(self._model.state_dict())
         self._best = _copy(self.average)
         fit = settings.fit
-        self._optimiser = torch.optim.AdamW(self._model.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay)
+        self._fitted = dict(nn.ModuleDict({"model": self._model, "objective": self._objective}).named_parameters())
+        self._optimiser = torch.optim.AdamW(self._fitted.values(), lr=fit.learning_rate, weight_decay=fit.weight_decay)
 
     @property
     def finished(self) -> bool:
@@ -92,12 +83,10 @@ class Training:
         torch.manual_seed(int(self._random(_DROPOUT, self.step).integers(2**62)))
         for group in self._optimiser.param_groups:
             group["lr"] = self._learning_rate()
-        state = self._model.initial_state(len(targets), capacity=lanes["text"].shape[1])
         with torch.autocast(self._device.type, torch.bfloat16, enabled=fit.precision == "bfloat16"):
-            prediction, _ = self._model(lanes, state)
-        terms = objective(prediction, targets, steps, ramp=fit.ramp)
+            total, terms = self._objective(self._model, lanes, targets, steps)
         self._optimiser.zero_grad()
-        terms.total(fit).backward()
+        total.backward()
         self._share_gradients()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), fit.clip)
         self._optimiser.step()
@@ -106,25 +95,26 @@ class Training:
         with torch.no_grad():
             for mean, weight in zip(self.average.parameters(), self._model.parameters(), strict=True):
                 mean.lerp_(weight, 1 - keep)
-        return {name: value.item() for name, value in terms._asdict().items()}
+        return {name: value.item() for name, value in terms.items()}
 
     def judge(self, error: float) -> None:
         """Take note of a validation error: the best weights so far are kept."""
         if error < self.best_error:
             self.best_error, self.best_step, self._best = error, self.step, _copy(self.average)
 
-    def best_model(self) -> CausalMMLatch:
+    def best_model(self) -> CausalModel:
         """The best weights, on the CPU."""
-        model = CausalMMLatch.untrained(self._model.config)
+        model = self.settings.model.untrained(WIDTHS, seed=self.settings.seed)
         model.load_state_dict({name: value.cpu() for name, value in self._best.items()})
         return model
 
     def save(self, path: Path) -> None:
         """Write all that going on takes; raises `TrainError` where it cannot be written."""
         tensors = {f"model.{name}": value for name, value in self._model.state_dict().items()}
+        tensors |= {f"objective.{name}": value for name, value in self._objective.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self._best.items()}
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._fitted.items():
             for moment, value in self._optimiser.state[parameter].items():
                 tensors[f"{moment}.{name}"] = value
         about = self._identity() | {
@@ -155,10 +145,11 @@ class Training:
             return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
         self._model.load_state_dict(part("model"))
+        self._objective.load_state_dict(part("objective"))
         self.average.load_state_dict(part("average"))
         self._best = part("best")
         moments = {moment: part(moment) for moment in ("exp_avg", "exp_avg_sq", "step")}
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._fitted.items():
             self._optimiser.state[parameter] = {moment: values[name] for moment, values in moments.items()}
             self._optimiser.state[parameter]["step"] = moments["step"][name].cpu()
         self.step, self.best_step = int(about["step"]), int(about["best_step"])
@@ -203,11 +194,11 @@ class Training:
     def _share_gradients(self) -> None:
         """Let every process have the mean of all processes' gradients."""
         if distributed.is_initialized():
-            for parameter in self._model.parameters():
+            for parameter in self._fitted.values():
                 if parameter.grad is not None:
                     distributed.all_reduce(parameter.grad)
                     parameter.grad /= distributed.get_world_size()
 
 
-def _copy(model: CausalMMLatch) -> dict[str, Tensor]:
+def _copy(model: CausalModel) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
