@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from models.causal import FLAGS, MODALITIES, CausalModel, Prediction, others
+from models.layers import Normalise, Standardise
 from models.mfm import CausalMFM
 from models.state import State
 from models.systems import SYSTEMS, System, untrained
@@ -123,6 +124,12 @@ def blocks_that_stand_still(model: nn.Module) -> set[str]:
 def test_the_others_of_each_are_the_two_that_it_is_not() -> None:
     found = others(torch.arange(3)).view(3, 2)
     assert [set(pair.tolist()) for pair in found] == [{1, 2}, {0, 2}, {0, 1}]
+
+
+@each_case
+def test_text_is_spread_by_mean_and_deviation_and_the_rest_by_quantiles(case: str) -> None:
+    kinds = {m: type(spread) for m, spread in made(case).spreads.items()}
+    assert kinds == {"text": Standardise, "audio": Normalise, "vision": Normalise}
 
 
 # Who sees what.

@@ -218,6 +218,18 @@ def test_features_that_tell_nothing_keep_less() -> None:
     assert about(strangers, features, there)["kept"] < 0.2 * about(inputs, features, there)["kept"]
 
 
+def test_less_than_nothing_cannot_be_kept() -> None:
+    inputs, features, there = told()
+    features = (-features).requires_grad_()  # likelier with any input but their own
+    for q, x, y in zip(fitted().kept, inputs, features, strict=True):
+        assert q.upper_bound(x, y) < 0
+    kept = fitted()(inputs, features, there)["kept"]
+    kept.backward()
+    assert kept == 0
+    assert features.grad is not None
+    assert not features.grad.any()
+
+
 @each_bound
 def test_every_two_lanes_share_and_each_keeps(bound: Bound) -> None:
     about, (inputs, features, there) = fitted(bound), told()
