@@ -181,7 +181,8 @@ class MMLatchConfig:
         feedback: How masks are made: by LSTMs (`sequence`, the paper's MMLatch), by linear maps (`static`), or not at all
             (`none`: the paper's late-fusion baseline).
         dropout: After the encoders, on their attention and on the masks; half of it elsewhere.
-        every_step: Score every step, and not their sum: for sequences of utterances. The weights are the same.
+        every_step: Score every step, and not their sum: for sequences of utterances. What attention finds is then added to
+            what asked, as else a step would lose itself among the others. The weights are the same.
         mask_dropout_in_eval: Leave the masks' dropout on in evaluation, as the reference does by mistake: the same input then
             gives another score each time.
         ignore_lengths: Take padding for data, as the reference does by mistake: a score then depends on its batch-mates.
@@ -240,8 +241,8 @@ class MMLatch(Pretrained):
             lengths: How many steps of each are data, at least 1, int64, (B,).
 
         Returns:
-            Sentiment, (B,), or (B, L) of every step, not bounded; and the masks over each modality's features, in (0, 1), (B, L, features) each, none
-            without feedback.
+            Sentiment, (B,), or (B, L) of every step, not bounded; and the masks over each modality's features, in (0, 1), (B, L,
+            features) each, none without feedback.
         """
         size = check_shapes(sequences, {m: getattr(self.config, m) for m in MODALITIES})
         inputs, drop = [sequences[m] for m in MODALITIES], self.config.dropout
@@ -266,7 +267,7 @@ class MMLatch(Pretrained):
             encoded = torch.stack([over_time(lstm, x) for lstm, x in zip(self.encoders, inputs, strict=True)])
             forward, backward = dropout(encoded, drop, self.training).chunk(2, -1)
             merged = forward + backward
-            return self.encoder_attention(merged, merged, bias)
+            return self._reached(self.encoder_attention(merged, merged, bias), merged)
 
         high = encode(inputs)
         masks: list[Tensor] = []
@@ -277,9 +278,13 @@ class MMLatch(Pretrained):
             high = encode([x * dropout(mask, drop, always) for x, mask in zip(inputs, masks, strict=True)])
         crossed = self.cross_modal(high, high, bias)  # (B, L, 7 P)
         fused = dropout(over_time(self.fusion, crossed), drop / 2, self.training)[None]  # (1, B, L, 2 P)
-        attended = self.fusion_attention(fused, fused, bias[: len(real)])[0] * real[..., None]
+        attended = self._reached(self.fusion_attention(fused, fused, bias[: len(real)]), fused)[0] * real[..., None]
         read = attended if self.config.every_step else attended.sum(1)
         return self.head(read)[..., 0], dict(zip(MODALITIES, masks, strict=False))
+
+    def _reached(self, found: Tensor, asking: Tensor) -> Tensor:
+        """What attention comes to."""
+        return found + asking if self.config.every_step else found
 
     def _open(self, mask: nn.Module, high: Tensor) -> Tensor:
         """A mask before its sigmoid, (B, L, features)."""

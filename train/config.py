@@ -13,6 +13,7 @@ from stream.config import Section
 from stream.messages import LANES, Lane
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 _TRAINED = {"mosi": 0.4, "sst": 0.4, "ravdess": 1.2, "fer2013": 14.0}
@@ -97,18 +98,18 @@ class FitConfig(Section):
 class FactorsConfig(Section):
     """MFM: what its parts count beside the score's loss (`models.mfm.Weights` has those of the paper)."""
 
-    text: Share = 0.1
-    audio: Share = 0.1
-    vision: Share = 0.1
-    discrepancy: Annotated[float, Field(ge=0)] = 0.1
-    missing: Annotated[float, Field(ge=0)] = 1.0
+    text: Weight = 0.1
+    audio: Weight = 0.1
+    vision: Weight = 0.1
+    discrepancy: Weight = 0.1
+    missing: Weight = 1.0
 
 
 class InformationConfig(Section):
     """MMMIE: see `models.mmmie.Information`."""
 
-    shared: Annotated[float, Field(ge=0)] = 0.1
-    kept: Annotated[float, Field(ge=0)] = 0.01
+    shared: Weight = 0.1
+    kept: Weight = 0.01
     bound: Literal["infonce", "ba"] = "infonce"
 
 

@@ -87,3 +87,8 @@ def load(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe: a file, or the name of one of those that come with the program; see `stream.config.parse`."""
     path = FOLDER / f"{name}.yaml"
     return config.parse(Recipe, path if path.exists() else Path(name), overrides, example=str(FOLDER / "mmlatch.yaml"))
+
+
+def changed(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:
+    """A recipe with some keys changed; see `stream.config.parse`."""
+    return config.parse(Recipe, None, overrides, example=str(FOLDER / "mmlatch.yaml"), base=recipe.model_dump())

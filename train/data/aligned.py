@@ -5,7 +5,7 @@
 finite: COVAREP has -inf where the logarithm of nothing was taken, which becomes 0, and is counted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Segments:
         ids: A name for each of the N segments.
         inputs: For each modality float32, (N, L, D), L its own, padded with zeros at the end.
         lengths: For each modality how many steps are data, int64, (N,), at least 1.
-        labels: Sentiment in [-3, 3], float32, (N,).
+        labels: Sentiment in [-3, 3], float32, (N,); or of every step, (N, L), with NaN after a segment's end.
         mended: For each modality how many values were not finite, and are 0 now.
     """
 
@@ -41,8 +41,13 @@ class Segments:
     mended: dict[str, int]
 
 
-def read_mult(path: Path) -> dict[Split, Segments]:
+Splits = Iterator[tuple[Split, Segments]]
+
+
+def read_mult(path: Path) -> Splits:
     """A pickle of MulT: padded in front, so a step counts from the first that is not all zeros on.
+
+    The splits come one after the other, and what has been read of the file is given back, so that it is in memory once.
 
     Raises:
         DataError: It is no such pickle; says what is missing or does not fit.
@@ -50,8 +55,8 @@ def read_mult(path: Path) -> dict[Split, Segments]:
     return _splits(path, _mult)
 
 
-def read_mmsa(path: Path) -> dict[Split, Segments]:
-    """A pickle of MMSA: padded at the end, with lengths if it is not aligned.
+def read_mmsa(path: Path) -> Splits:
+    """A pickle of MMSA: padded at the end, with lengths if it is not aligned; see `read_mult`.
 
     Raises:
         DataError: As `read_mult`.
@@ -59,73 +64,37 @@ def read_mmsa(path: Path) -> dict[Split, Segments]:
     return _splits(path, _mmsa)
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How features are spread: fitted on the train split, applied to all.
-
-    Attributes:
-        mean: By modality, (D,).
-        deviation: Likewise; 1 where a column does not vary.
-    """
-
-    mean: Mapping[str, Floats]
-    deviation: Mapping[str, Floats]
-
-    @staticmethod
-    def fit(segments: Segments) -> "Scale":
-        """Over all steps that are data."""
-        means, deviations = {}, {}
-        for m in MODALITIES:
-            x, real = segments.inputs[m], _real(segments, m)
-            rows = x[real].astype(np.float64)
-            deviation = rows.std(0)
-            means[m], deviations[m] = (
-                rows.mean(0).astype(np.float32),
-                np.where(deviation < 1e-6, 1, deviation).astype(np.float32),
-            )
-        return Scale(means, deviations)
-
-    def apply(self, segments: Segments) -> Segments:
-        """The same segments with mean 0 and standard deviation 1; padding stays 0."""
-        inputs = {
-            m: ((x - self.mean[m]) / self.deviation[m] * _real(segments, m)[..., None]).astype(np.float32)
-            for m, x in segments.inputs.items()
-        }
-        return Segments(segments.ids, inputs, segments.lengths, segments.labels, segments.mended)
-
-
-def _real(segments: Segments, m: str) -> npt.NDArray[np.bool_]:
-    """Which steps are data, (N, L)."""
-    return np.arange(segments.inputs[m].shape[1]) < segments.lengths[m][:, None]
-
-
-def _splits(path: Path, read: Callable[[str, Mapping[str, Any]], Segments]) -> dict[Split, Segments]:
+def _splits(path: Path, read: Callable[[str, dict[str, Any]], Segments]) -> Splits:
     found = unpickle(path)
-    if not isinstance(found, Mapping) or (missing := [split for split in SPLITS if split not in found]):
-        what = f"lacks the split {', '.join(missing)}" if isinstance(found, Mapping) else "holds no splits"
+    if not isinstance(found, dict) or (missing := [split for split in SPLITS if split not in found]):
+        what = f"lacks the split {', '.join(missing)}" if isinstance(found, dict) else "holds no splits"
         raise DataError(f"{path}: {what}; expected a dictionary with {', '.join(SPLITS)}")
-    return {split: read(f"{path}, {split}", found[split]) for split in SPLITS}
+    for split in SPLITS:
+        given = found.pop(split)
+        if not isinstance(given, dict):
+            raise DataError(f"{path}, {split}: a {type(given).__name__}, expected a dictionary")
+        yield split, read(f"{path}, {split}", given)
 
 
-def _mult(where: str, split: Mapping[str, Any]) -> Segments:
+def _mult(where: str, split: dict[str, Any]) -> Segments:
     arrays = {m: _array(where, split, m) for m in MODALITIES}
     labels = _labels(where, _take(where, split, "labels"), len(arrays["text"]))
     names = np.asarray(_take(where, split, "id"))
     ids = tuple("_".join(_name(part) for part in np.atleast_1d(row)) for row in names)
-    inputs, lengths, mended = {}, {}, {}
+    lengths, mended = {}, {}
     for m, x in arrays.items():
         mended[m] = _mend(x)
         given = (x != 0).any(-1)  # (N, L)
         first = np.where(given.any(1), given.argmax(1), x.shape[1] - 1)
         lengths[m] = x.shape[1] - first
-        # From the front to the end: the same steps, the padding after them.
-        steps = np.arange(x.shape[1])
-        moved = np.take_along_axis(x, np.minimum(steps + first[:, None], x.shape[1] - 1)[..., None], 1)
-        inputs[m] = moved * (steps < lengths[m][:, None])[..., None]
-    return _checked(where, Segments(ids, inputs, lengths, labels, mended))
+        # From the front to the end, in place: the same steps, the padding after them.
+        for row, back in zip(x, first, strict=True):
+            row[: len(row) - back] = row[back:].copy()
+            row[len(row) - back :] = 0
+    return _checked(where, Segments(ids, arrays, lengths, labels, mended))
 
 
-def _mmsa(where: str, split: Mapping[str, Any]) -> Segments:
+def _mmsa(where: str, split: dict[str, Any]) -> Segments:
     inputs = {m: _array(where, split, m) for m in MODALITIES}
     labels = _labels(where, _take(where, split, "regression_labels"), len(inputs["text"]))
     mended = {m: _mend(x) for m, x in inputs.items()}
@@ -143,13 +112,15 @@ def _mmsa(where: str, split: Mapping[str, Any]) -> Segments:
 
 
 def _take(where: str, split: Mapping[str, Any], key: str) -> Any:
-    if not isinstance(split, Mapping) or key not in split:
+    if key not in split:
         raise DataError(f"{where}: lacks {key}; expected {', '.join(MODALITIES)}, labels and ids")
     return split[key]
 
 
-def _array(where: str, split: Mapping[str, Any], m: str) -> Floats:
+def _array(where: str, split: dict[str, Any], m: str) -> Floats:
+    """Features as float32; the split gives them up."""
     x = np.asarray(_take(where, split, m))
+    del split[m]
     if x.ndim != 3 or x.dtype.kind != "f" or not x.size:
         raise DataError(f"{where}: {m} is {x.dtype} {x.shape}, expected numbers (N, L, D)")
     return x.astype(np.float32)

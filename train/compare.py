@@ -1,0 +1,216 @@
+"""Systems side by side on a data set, offline: `python -m train.compare`.
+
+Every system is trained with its recipe from each of several seeds, on all modalities or on subsets of them; figures are mean and
+deviation over the seeds, on the test split.
+"""
+
+import csv
+import itertools
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from models.causal import MODALITIES
+from stream.engine import resolve_device
+from train import assess, command, metrics, offline, recipe
+from train.data.aligned import Segments, read_mmsa, read_mult
+from train.data.folder import Source, opened
+from train.data.sdk import read_sdk
+from train.data.utterances import read_utterances
+from train.errors import DataError, TrainError
+from train.items import SPLITS, Split
+from train.recipe import FOLDER, Recipe
+from train.store import replacing
+
+log = logging.getLogger("train.compare")
+
+Format = Literal["mult", "mmsa", "sdk", "utterances"]
+SUBSETS = tuple(
+    each for size in range(len(MODALITIES), 0, -1) for each in itertools.combinations(MODALITIES, size)
+)  # all of them, the whole first
+SDK_FILES = {
+    "text": "CMU_MOSEI_TimestampedWordVectors.csd",
+    "audio": "CMU_MOSEI_COVAREP.csd",
+    "vision": "CMU_MOSEI_VisualFacet42.csd",
+    "labels": "CMU_MOSEI_Labels.csd",
+}
+FOLDS = "labels.csv"
+_EXAMPLES = f"""\
+examples:
+  python -m train.compare mmlatch --data mosei_senti_data.pkl --format mult --out runs/mosei
+  python -m train.compare --data aligned_50.pkl --format mmsa --out runs/mosei                       every system there is
+  python -m train.compare mmlatch-causal --data mosei --format sdk --out runs/sdk --seeds 1
+  python -m train.compare --data utterance_features.npz --format utterances --subsets --out runs/mosi
+  python -m train.compare mult --data a.pkl --format mult --out runs/a --sweep fit.learning_rate=0.0005,0.001
+
+A system is a recipe: one of {", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))}, or a file like those of
+configs/systems/. With --format sdk the folder has {", ".join(SDK_FILES.values())},
+and {FOLDS} with the columns video and split.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train and compare; 0 if the figures were written, 2 if something is missing or damaged."""
+    options = command.parser("compare", "Train systems on a data set and compare them on its test split.", _EXAMPLES)
+    options.add_argument("systems", nargs="*", metavar="SYSTEM", help="recipes (default: all that suit the data)")
+    options.add_argument("--data", type=Path, metavar="PATH", required=True, help="a file, or a folder with those of the SDK")
+    options.add_argument("--format", choices=("mult", "mmsa", "sdk", "utterances"), required=True)
+    options.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="for figures; and the data as plain arrays")
+    options.add_argument("--seeds", type=int, default=5, metavar="N", help="how many, from 0 on (default 5)")
+    options.add_argument("--subsets", action="store_true", help="every subset of the modalities, not all of them alone")
+    options.add_argument("--sweep", action="append", default=[], metavar="KEY=V,V", help="try these; the best on validation")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one key of every recipe; repeatable")
+    options.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    given = options.parse_args(arguments)
+
+    def work() -> None:
+        if given.seeds < 1:
+            raise TrainError(f"--seeds {given.seeds}: expected 1 or more")
+        torch.set_num_threads(1 if given.format == "utterances" else torch.get_num_threads())
+        device = resolve_device(given.device)
+        data = opened(source(given.format, given.data), given.out / "data")
+        names = given.systems or _shipped(given.format)
+        recipes = {name: recipe.load(name, tuple(given.set)) for name in names}
+        for split, segments in data.items():
+            mended = ", ".join(f"{count} of {m}" for m, count in segments.mended.items() if count)
+            log.info("%s: %d%s", split, len(segments.ids), f"; set to 0, as they were not finite: {mended}" if mended else "")
+        compare(
+            recipes,
+            data,
+            given.out,
+            seeds=given.seeds,
+            subsets=SUBSETS if given.subsets else SUBSETS[:1],
+            sweeps=[_sweep(text) for text in given.sweep],
+            device=device,
+        )
+
+    return command.run(work, stopped="what was finished is kept; the same command goes on")
+
+
+def source(kind: Format, path: Path) -> Source:
+    """What is read of a file or folder in that format."""
+    match kind:
+        case "mult":
+            return Source([path], partial(read_mult, path))
+        case "mmsa":
+            return Source([path], partial(read_mmsa, path))
+        case "utterances":
+            return Source([path], lambda: read_utterances(path).items())
+        case "sdk":
+            files = {name: path / file for name, file in SDK_FILES.items()}
+
+            def read() -> Iterable[tuple[str, Segments]]:
+                sequences = {m: files[m] for m in MODALITIES}
+                return read_sdk(sequences, files["labels"], read_folds(path / FOLDS)).items()
+
+            return Source([*files.values(), path / FOLDS], read)
+
+
+def read_folds(path: Path) -> dict[Split, tuple[str, ...]]:
+    """Which videos are in which split, of a table with the columns video and split; raises DataError."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(row["video"], row["split"]) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        raise DataError(f"{path}: no table of folds ({error}); expected the columns video and split") from error
+    return {split: tuple(sorted({video for video, each in rows if each == split})) for split in SPLITS}
+
+
+def compare(
+    recipes: Mapping[str, Recipe],
+    data: Mapping[str, Segments],
+    out: Path,
+    *,
+    seeds: int,
+    subsets: Sequence[tuple[str, ...]],
+    sweeps: Sequence[tuple[str, list[str]]],
+    device: torch.device,
+) -> None:
+    """Train what is not there yet, and write `figures.json` and `table.md`.
+
+    Raises:
+        TrainError: A recipe does not suit the data, or nothing can be written.
+    """
+    runs = list(itertools.product(recipes, subsets, range(seeds)))
+    for name, subset, seed in tqdm(runs, unit="run", disable=None):
+        path = out / "runs" / f"{name}-{'+'.join(subset)}-{seed}.json"
+        chosen = recipes[name]
+        about = {"recipe": chosen.model_dump(mode="json"), "sweeps": list(sweeps)}
+        if path.exists() and json.loads(path.read_text(encoding="utf-8"))["about"] == json.loads(json.dumps(about)):
+            continue
+        try:
+            candidates = list(_candidates(chosen, sweeps))
+            fitted = [
+                offline.fit(each, data["train"], data.get("valid"), seed=seed, device=device, modalities=subset)
+                for each in candidates
+            ]
+        except ValueError as error:
+            raise TrainError(f"{name}: {error}") from error
+        best = min(range(len(fitted)), key=lambda number: min(epoch.error for epoch in fitted[number].epochs))
+        scores, truths = offline.predicted(fitted[best].system, data["test"], device)
+        found = {
+            "about": about,
+            "chosen": candidates[best].model_dump(mode="json"),
+            "epochs": [epoch._asdict() for epoch in fitted[best].epochs] if data.get("valid") else len(fitted[best].epochs),
+            "test": assess.regression(scores, truths) | {"accuracy_7_outward": metrics.accuracy_7_outward(scores, truths)},
+        }
+        with replacing(path) as part:
+            part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    figures = {
+        f"{name}/{'+'.join(subset)}": [
+            json.loads((out / "runs" / f"{name}-{'+'.join(subset)}-{seed}.json").read_text(encoding="utf-8"))["test"]
+            for seed in range(seeds)
+        ]
+        for name, subset in itertools.product(recipes, subsets)
+    }
+    with replacing(out / "figures.json") as part:
+        part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    with replacing(out / "table.md") as part:
+        part.write_text(table(figures), encoding="utf-8")
+    log.info("%s", out / "table.md")
+
+
+def table(figures: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Mean ± standard deviation over the seeds of every figure, a row a system and subset."""
+    columns = list(next(iter(figures.values()))[0])
+    lines = ["| system | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, seeds in figures.items():
+        cells = []
+        for column in columns:
+            values = np.array([each[column] for each in seeds])
+            deviation = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.3f}{deviation}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _shipped(kind: Format) -> list[str]:
+    """The recipes that suit such data: those of utterances have a name of their own."""
+    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return [name for name in names if name.startswith("utterances-") == (kind == "utterances")]
+
+
+def _sweep(text: str) -> tuple[str, list[str]]:
+    key, separator, values = text.partition("=")
+    if not separator or not key or not values:
+        raise TrainError(f"--sweep {text}: expected KEY=VALUE,VALUE, as in fit.learning_rate=0.0005,0.001")
+    return key, values.split(",")
+
+
+def _candidates(chosen: Recipe, sweeps: Sequence[tuple[str, list[str]]]) -> Iterable[Recipe]:
+    """The recipe with every combination of the swept values."""
+    for values in itertools.product(*(values for _, values in sweeps)):
+        overrides = tuple(f"{key}={value}" for (key, _), value in zip(sweeps, values, strict=True))
+        yield recipe.changed(chosen, overrides)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
