@@ -241,8 +241,8 @@ class MMLatch(Pretrained):
             lengths: How many steps of each are data, at least 1, int64, (B,).
 
         Returns:
-            Sentiment, (B,), or (B, L) of every step, not bounded; and the masks over each modality's features, in (0, 1), (B, L,
-            features) each, none without feedback.
+            Sentiment, (B,), or (B, L) of every step, not bounded; and the masks over each modality's features, in (0, 1),
+            (B, L, features) each, none without feedback.
         """
         size = check_shapes(sequences, {m: getattr(self.config, m) for m in MODALITIES})
         inputs, drop = [sequences[m] for m in MODALITIES], self.config.dropout

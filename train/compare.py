@@ -1,7 +1,7 @@
 """Systems side by side on a data set, offline: `python -m train.compare`.
 
-Every system is trained with its recipe from each of several seeds, on all modalities or on subsets of them; figures are mean and
-deviation over the seeds, on the test split.
+Every system is trained with its recipe from each of several seeds, on all modalities or on subsets of them; figures are mean
+and deviation over the seeds, on the test split.
 """
 
 import csv
