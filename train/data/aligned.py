@@ -69,11 +69,20 @@ def _splits(path: Path, read: Callable[[str, dict[str, Any]], Segments]) -> Spli
     if not isinstance(found, dict) or (missing := [split for split in SPLITS if split not in found]):
         what = f"lacks the split {', '.join(missing)}" if isinstance(found, dict) else "holds no splits"
         raise DataError(f"{path}: {what}; expected a dictionary with {', '.join(SPLITS)}")
+    expected: dict[str, int] = {}
     for split in SPLITS:
         given = found.pop(split)
         if not isinstance(given, dict):
             raise DataError(f"{path}, {split}: a {type(given).__name__}, expected a dictionary")
-        yield split, read(f"{path}, {split}", given)
+        try:
+            segments = read(f"{path}, {split}", given)
+        except (ValueError, TypeError, IndexError) as error:
+            raise DataError(f"{path}, {split}: not as expected ({error}); are the file and its format right?") from error
+        columns = {m: x.shape[2] for m, x in segments.inputs.items()}
+        if columns != (expected := expected or columns):
+            raise DataError(f"{path}, {split}: columns are {columns}, expected those of the splits before, {expected}")
+        yield split, segments
+        del segments  # before the next is read
 
 
 def _mult(where: str, split: dict[str, Any]) -> Segments:
@@ -81,10 +90,10 @@ def _mult(where: str, split: dict[str, Any]) -> Segments:
     labels = _labels(where, _take(where, split, "labels"), len(arrays["text"]))
     names = np.asarray(_take(where, split, "id"))
     ids = tuple("_".join(_name(part) for part in np.atleast_1d(row)) for row in names)
-    lengths, mended = {}, {}
-    for m, x in arrays.items():
-        mended[m] = _mend(x)
-        given = (x != 0).any(-1)  # (N, L)
+    mended = {m: _mend(x) for m, x in arrays.items()}
+    lengths = {}
+    for m, given in _given(arrays).items():
+        x = arrays[m]
         first = np.where(given.any(1), given.argmax(1), x.shape[1] - 1)
         lengths[m] = x.shape[1] - first
         # From the front to the end, in place: the same steps, the padding after them.
@@ -105,10 +114,17 @@ def _mmsa(where: str, split: dict[str, Any]) -> Segments:
         elif "text_bert" in split and (m == "text" or x.shape[1] == inputs["text"].shape[1]):
             lengths[m] = np.asarray(split["text_bert"])[:, 1].sum(-1).astype(np.int64)  # BERT's attention mask
         else:
-            given = (x != 0).any(-1)
-            lengths[m] = x.shape[1] - given[:, ::-1].argmax(1)
+            lengths[m] = x.shape[1] - _given(inputs)[m][:, ::-1].argmax(1)
         lengths[m] = np.clip(lengths[m], 1, x.shape[1])
     return _checked(where, Segments(tuple(map(_name, _take(where, split, "id"))), inputs, lengths, labels, mended))
+
+
+def _given(arrays: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which steps are not all zeros, (N, L); of an aligned file, where a word may have no sound or face, in any modality."""
+    given = {m: (x != 0).any(-1) for m, x in arrays.items()}
+    if len({each.shape for each in given.values()}) == 1:
+        return dict.fromkeys(given, np.any(list(given.values()), 0))
+    return given
 
 
 def _take(where: str, split: Mapping[str, Any], key: str) -> Any:

@@ -63,6 +63,7 @@ def opened(source: Source, folder: Path) -> dict[str, Segments]:
                 names.append(name)
                 del segments  # the next split is read before this name is given to it
             (part / _ABOUT).write_text(json.dumps({"stamp": stamp, "splits": names}), encoding="utf-8")
+            (folder / _ABOUT).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
         except OSError as error:

@@ -56,10 +56,13 @@ class ComputationalSequence:
         """A video's features, (T, D), and intervals, (T, 2), seconds.
 
         Raises:
-            DataError: They do not fit.
+            DataError: They cannot be read, or do not fit.
         """
-        group = self._data[video]
-        features, intervals = (np.asarray(group[name], np.float64) for name in ("features", "intervals"))
+        try:
+            group = self._data[video]
+            features, intervals = (np.asarray(group[name], np.float64) for name in ("features", "intervals"))
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{self._path}, {video}: cannot be read ({error}); download the file again") from error
         if features.ndim != 2 or intervals.shape != (len(features), 2) or features.shape[1] != self.width:
             raise DataError(
                 f"{self._path}, {video}: features {features.shape} and intervals {intervals.shape}, expected (T, {self.width}) "

@@ -7,8 +7,10 @@ of that split can validate nothing, and any other split would leak labels into i
 et al., "Context-Dependent Sentiment Analysis in User-Generated Videos", ACL 2017.
 """
 
+import zlib
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -28,15 +30,19 @@ def read_utterances(path: Path) -> dict[Part, Segments]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("id", "label", "feature_split", *_COLUMNS.values())}
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as arrays ({error}); get the whole file") from error
     except KeyError as error:
         raise DataError(f"{path}: lacks {error}; expected id, label, feature_split, {', '.join(_COLUMNS.values())}") from error
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read as arrays ({error}); get the whole file") from error
     found: dict[Part, Segments] = {}
     for part in ("train", "test"):
-        found[part] = _videos(arrays, arrays["feature_split"] == part)
-        if not found[part].ids:
+        chosen = arrays["feature_split"] == part
+        if not chosen.any():
             raise DataError(f"{path}: no utterance of feature_split {part}; expected train and test")
+        try:
+            found[part] = _videos(arrays, chosen)
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise DataError(f"{path}: not a row an utterance ({error}); get the file from its makers") from error
     return found
 
 

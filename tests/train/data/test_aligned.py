@@ -86,6 +86,32 @@ def test_lengths_of_a_file_that_is_not_aligned_are_its_own(tmp_path: Path) -> No
     assert found.lengths["text"].tolist() == LENGTHS
 
 
+def test_in_an_aligned_file_a_word_without_sound_or_face_is_a_word(tmp_path: Path) -> None:
+    """Else its sound would be moved against its words."""
+    audio, vision = padded("audio", front=True), padded("vision", front=True)
+    audio[1, :2], vision[0] = 0, 0
+    found = dict(read_mult(write(tmp_path / "a.pkl", mult(audio=audio, vision=vision))))["train"]
+    assert all(lengths.tolist() == LENGTHS for lengths in found.lengths.values())
+    assert np.allclose(found.inputs["audio"][1, 2:], ROWS["audio"][1][2:])
+    audio, vision = padded("audio", front=False), padded("vision", front=False)
+    audio[1, 4:], vision[0] = 0, 0
+    given = mmsa(audio=audio, vision=vision)
+    for split in given.values():
+        del split["text_bert"]
+    found = dict(read_mmsa(write(tmp_path / "b.pkl", given)))["train"]
+    assert all(lengths.tolist() == LENGTHS for lengths in found.lengths.values())
+
+
+def test_sequences_of_their_own_lengths_begin_each_with_its_first_step(tmp_path: Path) -> None:
+    audio = np.zeros((3, 9, 4))
+    audio[:, 5:] = 1
+    found = dict(read_mult(write(tmp_path / "a.pkl", mult(audio=audio))))["train"]
+    assert found.lengths["audio"].tolist() == [4, 4, 4]
+    assert found.lengths["text"].tolist() == LENGTHS
+    assert (found.inputs["audio"][:, :4] == 1).all()
+    assert (found.inputs["audio"][:, 4:] == 0).all()
+
+
 def test_what_is_not_finite_becomes_nothing_and_is_counted(tmp_path: Path) -> None:
     audio = padded("audio", front=True)
     audio[0, -1, 2], audio[1, -1, 0] = -np.inf, np.nan
@@ -104,6 +130,8 @@ def test_what_is_not_finite_becomes_nothing_and_is_counted(tmp_path: Path) -> No
         (mult(labels=np.zeros(2)), "labels are (2,), expected 3 numbers from -3 to 3"),
         (mult(labels=np.full(3, 9.0)), "expected 3 numbers from -3 to 3"),
         (mult(vision=padded("vision", front=True)[:2]), "3 ids, 2 of vision"),
+        (mult(labels=np.array(["a", "b", "c"])), "train: not as expected (could not convert string to float"),
+        (mult() | {"test": mult(audio=np.ones((3, 6, 2)))["test"]}, "test: columns are {'text': 5, 'audio': 2, 'vision': 3}"),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be_is_one_line(tmp_path: Path, value: Any, expected: str) -> None:
@@ -183,6 +211,10 @@ def test_what_is_wrong_with_sequences_is_one_line(tmp_path: Path) -> None:
         read_sdk(**given | {"folds": given["folds"] | {"test": ("elsewhere",)}})
     wrong = sequence(tmp_path / "wrong.csd", {v: (np.zeros((2, 1)), np.zeros((3, 2))) for v in ("v0", "v1", "v2")})
     with pytest.raises(DataError, match=r"wrong\.csd, v0: features \(2, 1\) and intervals \(3, 2\)"):
+        read_sdk(**given | {"sequences": given["sequences"] | {"vision": wrong}})
+    with h5py.File(wrong, "a") as file:
+        del file["a root name/data/v0/intervals"]
+    with pytest.raises(DataError, match=r"wrong\.csd, v0: cannot be read .*; download the file again"):
         read_sdk(**given | {"sequences": given["sequences"] | {"vision": wrong}})
 
 
