@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -226,5 +226,6 @@ def _explain(kind: type[BaseModel], detail: Any) -> str:
         return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
     section: Any = kind
     for part in detail["loc"][:-1]:
-        section = section.model_fields[part].annotation
+        annotation = section.model_fields[part].annotation
+        section = (*get_args(annotation), annotation)[0]  # of a section that may be left out, itself
     return f"{key}: unknown key, expected one of {', '.join(section.model_fields)}"

@@ -76,9 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
             raise TrainError(f"--seeds {given.seeds}: expected 1 or more")
         torch.set_num_threads(1 if given.format == "utterances" else torch.get_num_threads())
         device = resolve_device(given.device)
-        data = opened(source(given.format, given.data), given.out / "data")
         names = given.systems or _shipped(given.format)
-        recipes = {name: recipe.load(name, tuple(given.set)) for name in names}
+        recipes = {Path(name).stem: recipe.load(name, tuple(given.set)) for name in names}
+        if len(recipes) < len(names):
+            raise TrainError(f"{' '.join(names)}: two systems have the same name; give one of the files another")
+        sweeps = [_sweep(text) for text in given.sweep]
+        files = source(given.format, given.data)
+        data = opened(files, given.out / "data")
         for split, segments in data.items():
             mended = ", ".join(f"{count} of {m}" for m, count in segments.mended.items() if count)
             log.info("%s: %d%s", split, len(segments.ids), f"; set to 0, as they were not finite: {mended}" if mended else "")
@@ -88,8 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
             given.out,
             seeds=given.seeds,
             subsets=SUBSETS if given.subsets else SUBSETS[:1],
-            sweeps=[_sweep(text) for text in given.sweep],
+            sweeps=sweeps,
             device=device,
+            stamp=files.stamp(),
         )
 
     return command.run(work, stopped="what was finished is kept; the same command goes on")
@@ -133,17 +138,30 @@ def compare(
     subsets: Sequence[tuple[str, ...]],
     sweeps: Sequence[tuple[str, list[str]]],
     device: torch.device,
+    stamp: Sequence[object],
 ) -> None:
     """Train what is not there yet, and write `figures.json` and `table.md`.
 
+    Args:
+        recipes: By the names that the systems have in the tables.
+        data: The splits, `valid` among them or not.
+        out: The folder with the figures, and in `runs` those of each run: what is there is not done again.
+        seeds: How many, from 0 on.
+        subsets: Of the modalities, one after the other.
+        sweeps: Keys of the recipes and values to try; the best on the validation split is tested.
+        device: Where to train.
+        stamp: What changes when the data do; runs on others are done again.
+
     Raises:
-        TrainError: A recipe does not suit the data, or nothing can be written.
+        TrainError: A recipe does not suit the data, a training came to nothing, or nothing can be written.
     """
+    if sweeps and "valid" not in data:
+        raise TrainError("--sweep chooses by the validation split, and these data have none; give the values with --set")
     runs = list(itertools.product(recipes, subsets, range(seeds)))
     for name, subset, seed in tqdm(runs, unit="run", disable=None):
         path = out / "runs" / f"{name}-{'+'.join(subset)}-{seed}.json"
         chosen = recipes[name]
-        about = {"recipe": chosen.model_dump(mode="json"), "sweeps": list(sweeps)}
+        about = {"recipe": chosen.model_dump(mode="json"), "sweeps": list(sweeps), "data": stamp}
         if path.exists() and json.loads(path.read_text(encoding="utf-8"))["about"] == json.loads(json.dumps(about)):
             continue
         try:
@@ -152,15 +170,18 @@ def compare(
                 offline.fit(each, data["train"], data.get("valid"), seed=seed, device=device, modalities=subset)
                 for each in candidates
             ]
+            best = min(range(len(fitted)), key=lambda number: fitted[number].error)
+            scores, truths = offline.predicted(fitted[best].system, data["test"], device)
+            test = assess.regression(scores, truths) | {"accuracy_7_outward": metrics.accuracy_7_outward(scores, truths)}
         except ValueError as error:
             raise TrainError(f"{name}: {error}") from error
-        best = min(range(len(fitted)), key=lambda number: min(epoch.error for epoch in fitted[number].epochs))
-        scores, truths = offline.predicted(fitted[best].system, data["test"], device)
+        if "valid" in data and not np.isfinite(fitted[best].error):
+            raise TrainError(f"{name}: no epoch has a finite error on the validation split; try a lower fit.learning_rate")
         found = {
             "about": about,
             "chosen": candidates[best].model_dump(mode="json"),
-            "epochs": [epoch._asdict() for epoch in fitted[best].epochs] if data.get("valid") else len(fitted[best].epochs),
-            "test": assess.regression(scores, truths) | {"accuracy_7_outward": metrics.accuracy_7_outward(scores, truths)},
+            "epochs": [epoch._asdict() for epoch in fitted[best].epochs] if "valid" in data else len(fitted[best].epochs),
+            "test": test,
         }
         with replacing(path) as part:
             part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -28,10 +28,17 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained system, in evaluation mode, and how it got there."""
+    """A trained system, in evaluation mode, and how it got there.
+
+    Attributes:
+        system: With the weights that were kept.
+        epochs: All that were run.
+        error: The least validation error; infinite where none was finite, or nothing was validated.
+    """
 
     system: Trained
     epochs: list[Epoch]
+    error: float
 
 
 def fit(
@@ -103,7 +110,7 @@ def fit(
         elif number - best_number >= config.patience:
             break
     system.load_state_dict(best)
-    return Fitted(system.eval(), epochs)
+    return Fitted(system.eval(), epochs, best_error)
 
 
 def predicted(
