@@ -150,8 +150,9 @@ class Training:
         self._best = part("best")
         moments = {moment: part(moment) for moment in ("exp_avg", "exp_avg_sq", "step")}
         for name, parameter in self._fitted.items():
-            self._optimiser.state[parameter] = {moment: values[name] for moment, values in moments.items()}
-            self._optimiser.state[parameter]["step"] = moments["step"][name].cpu()
+            if name in moments["step"]:  # what has had no gradient yet has no moments
+                self._optimiser.state[parameter] = {moment: values[name] for moment, values in moments.items()}
+                self._optimiser.state[parameter]["step"] = moments["step"][name].cpu()
         self.step, self.best_step = int(about["step"]), int(about["best_step"])
         self.best_error = float(about["best_error"])
 

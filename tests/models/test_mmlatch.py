@@ -97,11 +97,12 @@ def causal_by_formula(model: CausalMMLatch, x: Inputs) -> Prediction:
 def published_by_formula(model: MMLatch, x: Inputs) -> tuple[Tensor, Inputs]:
     features, size = [x[m] for m in MODALITIES], len(x["text"])
     look = partial(attend, torch.ones(size, size, dtype=torch.bool))
+    every = float(model.config.every_step)
 
     def encode(features: list[Tensor]) -> list[Tensor]:
         both = [lstm(lane)[0] for lstm, lane in zip(model.encoders, features, strict=True)]
         merged = [x[:, :HIDDEN] + x[:, HIDDEN:] for x in both]
-        return [look(model.encoder_attention, lane, x, x) for lane, x in enumerate(merged)]
+        return [look(model.encoder_attention, lane, x, x) + every * x for lane, x in enumerate(merged)]
 
     def opened(index: int, x: Tensor) -> Tensor:
         out = model.masks[index](x)
@@ -117,8 +118,9 @@ def published_by_formula(model: MMLatch, x: Inputs) -> tuple[Tensor, Inputs]:
         ]
         high = encode([lane * mask for lane, mask in zip(features, masks, strict=True)])
     fused = model.fusion(fuse(model.cross_modal, *high, look))[0]
-    attended = look(model.fusion_attention, 0, fused, fused)
-    return model.head(attended.sum(0))[0], dict(zip(MODALITIES, masks, strict=False))
+    attended = look(model.fusion_attention, 0, fused, fused) + every * fused
+    score = model.head(attended)[:, 0] if every else model.head(attended.sum(0))[0]
+    return score, dict(zip(MODALITIES, masks, strict=False))
 
 
 # The causal form.
@@ -196,11 +198,12 @@ def test_the_published_model_has_the_published_size(feedback: Any, count: int) -
         assert sum(parameter.numel() for parameter in MMLatch(MMLatchConfig(feedback=feedback)).parameters()) == count
 
 
+@pytest.mark.parametrize("every_step", [False, True])
 @each_feedback
-def test_it_is_the_published_model(feedback: str, device: str) -> None:
-    model, x = published(feedback, device=device), sequences(device=device)
+def test_it_is_the_published_model(feedback: str, every_step: bool, device: str) -> None:
+    model, x = published(feedback, every_step=every_step, device=device), sequences(device=device)
     scores, masks = model(x, torch.full((2,), STEPS, device=device))
-    assert scores.shape == (2,)
+    assert scores.shape == ((2, STEPS) if every_step else (2,))
     for slot in range(2):
         assert_alike((scores[slot], rows(masks, slot)), published_by_formula(model, rows(x, slot)), 1e-5)
     assert {m: mask.shape for m, mask in masks.items()} == ({} if feedback == "none" else {m: x[m].shape for m in MODALITIES})
@@ -240,6 +243,25 @@ def test_padding_does_not_matter(feedback: str, garbage: float, device: str) -> 
         expected, expected_masks = model(alone, lengths[[slot]].to(device))
         assert_alike(scores[[slot]], expected, 1e-5)
         assert_alike(steps_of(rows(masks, [slot]), 0, int(length)), expected_masks, 1e-5)
+
+
+@each_feedback
+@torch.inference_mode()
+def test_a_step_of_many_scores_depends_on_neither_padding_nor_batch_mates(feedback: str, device: str) -> None:
+    model, x, lengths = published(feedback, every_step=True, device=device), sequences(3, device=device), [4, STEPS, 1]
+    for value in x.values():
+        for slot, length in enumerate(lengths):
+            value[slot, length:] = 1e30
+    scores, _ = model(x, torch.tensor(lengths, device=device))
+    for slot, length in enumerate(lengths):
+        alone, _ = model(steps_of(rows(x, [slot]), 0, length), torch.tensor([length], device=device))
+        assert_alike(scores[[slot], :length], alone, 1e-5)
+
+
+@each_feedback
+def test_scoring_every_step_takes_the_same_weights(feedback: str) -> None:
+    one, other = published(feedback), published(feedback, every_step=True)
+    assert_alike(other.state_dict(), one.state_dict())
 
 
 @each_feedback

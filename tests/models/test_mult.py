@@ -45,8 +45,27 @@ def test_sequences_of_any_lengths_give_a_score_each() -> None:
     assert found.isfinite().all()
 
 
-def test_a_score_does_not_depend_on_its_batch_mates() -> None:
-    model, inputs = made(), sequences()
+def test_every_step_may_have_a_score_which_nothing_later_changes() -> None:
+    model, inputs = made(every_step=True), sequences(audio=7, vision=7)
+    scores = model(inputs)
+    assert scores.shape == (2, 7)
+    for step in range(1, 8):
+        later = {m: x.clone() for m, x in inputs.items()}
+        for x in later.values():
+            x[:, step:] = 9.0
+        assert_close(model(later)[:, :step], scores[:, :step], rtol=0.0, atol=1e-6)
+        so_far = {m: x[:, :step] for m, x in inputs.items()}
+        # The newest step's is the score of what there was so far, by the same weights.
+        assert_close(made()(so_far), scores[:, step - 1], rtol=0.0, atol=1e-6)
+
+
+def test_scoring_every_step_takes_the_same_weights() -> None:
+    assert_close(made(every_step=True).state_dict(), made().state_dict(), rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_a_score_does_not_depend_on_its_batch_mates(every_step: bool) -> None:
+    model, inputs = made(every_step=every_step), sequences(**dict.fromkeys(LENGTHS, 7) if every_step else {})
     alone = torch.cat([model({m: x[row : row + 1] for m, x in inputs.items()}) for row in range(2)])
     assert_close(model(inputs), alone)
 

@@ -42,10 +42,15 @@ def test_a_run_leaves_a_checkpoint_that_serves_and_says_what_it_is(store: Store,
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
+SYSTEMS = {"mmlatch": [], "mfm": ["model.shape={code: 4, memory: 8}"], "mmmie": ["model.shape={layers: 1}"]}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_the_same_command_goes_on_and_ends_as_if_it_had_never_stopped(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert fit.main(arguments(store, tmp_path / "whole", *FAST)) == 0
+    settings = [*FAST, f"model.system={system}", *SYSTEMS[system]]
+    assert fit.main(arguments(store, tmp_path / "whole", *settings)) == 0
     advance = fit.Training.advance
 
     def killed(self: fit.Training) -> dict[str, float]:
@@ -54,9 +59,9 @@ def test_the_same_command_goes_on_and_ends_as_if_it_had_never_stopped(
         return advance(self)
 
     monkeypatch.setattr(fit.Training, "advance", killed)
-    assert fit.main(arguments(store, tmp_path / "other", *FAST)) == 130
+    assert fit.main(arguments(store, tmp_path / "other", *settings)) == 130
     monkeypatch.setattr(fit.Training, "advance", advance)
-    assert fit.main(arguments(store, tmp_path / "other", *FAST)) == 0
+    assert fit.main(arguments(store, tmp_path / "other", *settings)) == 0
     for file in ("state.safetensors", "checkpoint/model.safetensors"):
         whole, other = (load_file(tmp_path / run / file) for run in ("whole", "other"))
         assert whole.keys() == other.keys()
@@ -70,6 +75,8 @@ def test_bad_input_is_one_line(store: Store, tmp_path: Path, capsys: pytest.Capt
         ("fit.steps=0", "fit.speed=1"): "fit.steps: .* fit.speed: unknown key, expected one of steps",
         ("mixture.corpora={iemocap: 1}",): r"iemocap.jsonl cannot be read: .*; run python -m train.prepare iemocap",
         ("mixture.corpora={}",): "mixture.corpora",
+        ("model.system=mult", "model.shape={colour: 1}"): r"model.shape is \{'colour': 1\}, which mult does not have: .*colour",
+        ("model.system=mulan",): "model.system: input should be 'mmlatch', 'late-fusion', .*, got 'mulan'",
     }
     for settings, message in cases.items():
         assert fit.main(arguments(store, tmp_path / "run", *settings)) == 2
