@@ -55,6 +55,7 @@ class Training:
         self._mixture = Mixture(pools, settings.mixture, hop_ns=settings.hop_ns, max_steps=settings.model.max_steps)
         self._drawn: list[list[Sample]] = []
         self._model = settings.model.untrained(WIDTHS, seed=settings.seed).to(device).train()
+        torch.manual_seed(settings.seed)  # of what the objective fits
         self._objective = Objective(self._model, settings.fit, settings.objective).to(device)
         self._measure()
         for lane, spread in self._model.spreads.items():

@@ -123,7 +123,8 @@ def _given(arrays: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
     """Which steps are not all zeros, (N, L); of an aligned file, where a word may have no sound or face, in any modality."""
     given = {m: (x != 0).any(-1) for m, x in arrays.items()}
     if len({each.shape for each in given.values()}) == 1:
-        return dict.fromkeys(given, np.any(list(given.values()), 0))
+        any_given = np.any(list(given.values()), axis=0)
+        return dict.fromkeys(given, any_given)
     return given
 
 
