@@ -123,8 +123,8 @@ def _given(arrays: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
     """Which steps are not all zeros, (N, L); of an aligned file, where a word may have no sound or face, in any modality."""
     given = {m: (x != 0).any(-1) for m, x in arrays.items()}
     if len({each.shape for each in given.values()}) == 1:
-        any_given = np.any(list(given.values()), axis=0)
-        return dict.fromkeys(given, any_given)
+        either: npt.NDArray[np.bool_] = np.any(list(given.values()), axis=0)
+        return dict.fromkeys(given, either)
     return given
 
 
