@@ -59,8 +59,8 @@ def add_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--home-assistant", action="store_true", help="with --mqtt: let Home Assistant discover the sessions")
     options.add_argument(
         "--model",
-        metavar="FOLDER|HUB_ID",
-        help="a checkpoint, or owner/name on the hub, in place of the one inside; short for --set model.checkpoint=…",
+        metavar="NAME|FOLDER|HUB_ID",
+        help="mmlatch (default), mfm, a checkpoint, or owner/name on the hub; short for --set model.checkpoint=…",
     )
     options.add_argument(
         "--record",

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import torch
 
-import models
 from extractors import asr
 from extractors.errors import ExtractorError
 from extractors.face import FaceExtractor
@@ -29,7 +28,6 @@ from stream.windows import Windows, contracts, pooled_width
 
 log = logging.getLogger(__name__)
 
-DEFAULT = Path(models.__file__).with_name("mmlatch-causal")  # the checkpoint that is shipped
 UNTRAINED = "untrained"  # in place of a checkpoint: weights that mean nothing
 
 T = TypeVar("T")
@@ -240,7 +238,7 @@ def _model(config: Config) -> tuple[CausalModel, str]:
         UsageError: Its checkpoint cannot be loaded, or does not suit the configuration.
     """
     longest = config.windows.max_windows
-    location = config.model.checkpoint or str(DEFAULT)
+    location = config.model.checkpoint or "mmlatch"
     widths = {"text": WIDTH, "audio": pooled_width("audio"), "vision": pooled_width("vision")}
     if location == UNTRAINED:
         return systems.untrained("mmlatch", **widths, max_steps=longest), "mmlatch-causal-untrained"

@@ -32,6 +32,7 @@ def test_the_wheel_holds_configuration_demo_and_licence(wheel: Path) -> None:
         "extractors/asr/sphinx_worker.py",
         "extractors/minilm-sentiment.safetensors",
         "models/mmlatch-causal/model.safetensors",
+        "models/mfm-causal/model.safetensors",
         "stream/sinks/schemas/score.json",
         "stream/dashboard/page/index.html",
     } <= set(names)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from models.causal import CausalModel
-from stream.messages import LANES
+from models.mfm import CausalMFM
+from stream.messages import LANES, Lane
 from train.sequences import Sample
 
+Scores = npt.NDArray[np.float64]
 Batch = tuple[dict[str, Tensor], Tensor, Tensor]
 """For each lane (B, T, columns + 2), zeros after a sequence's end; targets (B,); lengths (B,)."""
 
@@ -50,3 +52,26 @@ def predict(model: CausalModel, samples: Sequence[Sample], size: int = 64) -> li
                 found[number] = row[:length]
     model.train(training)
     return found
+
+
+def analysed(model: CausalMFM, samples: Sequence[Sample], lane: Lane, size: int = 64) -> tuple[Scores, float]:
+    """What MFM makes of samples whatever is missing of them, and of a lane that its surrogates have to guess.
+
+    Returns:
+        The sentiment at each last step if no surrogate stands in for a lane, (N,); and the squared error of the lane as
+        the surrogates make it, as a share of that of the training data's mean, 1 being as good as that.
+    """
+    scores = np.zeros(len(samples))
+    made, mean = 0.0, 0.0
+    number = LANES.index(lane)
+    model.eval()
+    with torch.inference_mode():
+        for numbers in by_length([sample.steps for sample in samples], size):
+            lanes, _, steps = collate([samples[each] for each in numbers], next(model.parameters()).device)
+            found = model.analyse(lanes, model.initial_state(len(numbers)))
+            scores[numbers] = found.full.sentiment.gather(1, steps[:, None] - 1)[:, 0].cpu().numpy()
+            there = lanes[lane][..., -1] > 0  # (B, T)
+            features = found.features[number]  # spread: the training data's mean is 0
+            made += float((found.made_without[number] - features)[there].square().sum())
+            mean += float(features[there].square().sum())
+    return scores, made / mean if mean else float("nan")

@@ -19,10 +19,11 @@ from sklearn.metrics import balanced_accuracy_score
 
 from models import systems
 from models.causal import CausalModel
+from models.mfm import CausalMFM
 from stream.messages import LANES, Lane
 from stream.windows import contracts
 from train import assess, calibrate, command, report
-from train.batches import predict
+from train.batches import analysed, predict
 from train.data import fer2013, ravdess
 from train.items import Split
 from train.mixture import hide_newest
@@ -150,6 +151,7 @@ def evaluate(model: CausalModel, material: Material) -> Figures:
         found |= {f"{name}/{key}": value for key, value in assess.regression(assess.last_scores(model, late)[0], truth).items()}
     found |= _emotions(model, material)
     found |= _lanes(model, material.composed)
+    found |= _lost(model, material.composed["agree"])
     return found
 
 
@@ -207,6 +209,21 @@ def _lanes(model: CausalModel, composed: Mapping[str, list[Sample]]) -> Figures:
         for name, change in ways.items():
             score, _ = assess.last_scores(model, [change(sample) for sample in samples])
             found |= {f"lanes/{way}/{name}/{key}": value for key, value in assess.regression(score, truth).items()}
+    return found
+
+
+def _lost(model: CausalModel, samples: list[Sample]) -> Figures:
+    """Composed utterances without each lane in turn; of MFM also without its surrogates, and how well those make the lane."""
+    found: Figures = {}
+    truth = assess.truths(samples)
+    for lane in LANES:
+        without = [Sample({**sample.lanes, lane: nothing(lane, sample.steps)}, sample.target) for sample in samples]
+        score, _ = assess.last_scores(model, without)
+        found |= {f"lost/{lane}/{key}": value for key, value in assess.regression(score, truth).items()}
+        if isinstance(model, CausalMFM):
+            masked, _ = analysed(model, without, lane)
+            found |= {f"masked/{lane}/{key}": value for key, value in assess.regression(masked, truth).items()}
+            _, found[f"made/{lane}"] = analysed(model, samples, lane)
     return found
 
 

@@ -66,6 +66,23 @@ def tables(found: Sequence[Figures]) -> str:
             + table(names, [regression(title, f"lanes/{way}/{lane}") for lane, title in LANES.items()])
             for way in ("agree", "disagree")
         ),
+        "### Composed test utterances, lanes that agree, one of them lost\n\n"
+        + table(
+            names,
+            [
+                regression(f"{lane} lost{how}", f"{prefix}/{lane}")
+                for lane in LANES
+                if lane != "all"
+                for prefix, how in (("lost", ""), ("masked", ", no surrogate"))
+                if any(f"{prefix}/{lane}/mae" in each for each in found)
+            ],
+        ),
+        *(
+            "The lost lane as the surrogates make it, squared error as a share of that of the training mean: "
+            + ", ".join(f"{lane} {cell(found, f'made/{lane}')}" for lane in LANES if lane != "all")
+            + "\n"
+            for _ in range(any("made/text" in each for each in found))
+        ),
         "### Is the uncertainty right?\n\n"
         + table(
             ["set", "mean difference from the errors' RMS", "errors within it (normal: 0.683)"],

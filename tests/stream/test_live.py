@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import torch
 
@@ -103,6 +104,16 @@ def test_the_console_shows_the_demo(live: Any) -> None:
 
 
 # --- a checkpoint
+
+
+def test_mfm_comes_with_the_program_too(live: Any) -> None:
+    run, other = (live("--source", "demo", *FAST, *model) for model in (("--model", "mfm"), ()))
+    assert run.code == 0
+    assert len(run.finals) == 82
+    assert all(score["model"].startswith("mfm-causal@") and score["trained"] for score in run.finals)
+    scores = np.array([[score["sentiment"] for score in each.finals] for each in (run, other)])
+    assert np.corrcoef(scores)[0, 1] > 0.8
+    assert (scores[0] != scores[1]).any()
 
 
 Checkpoint = Callable[..., Path]
