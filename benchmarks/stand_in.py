@@ -2,12 +2,12 @@
 
     python -m benchmarks.stand_in utterances-mmlatch --data FOLDER --json FILE
 
-CMU-MOSI's utterance features come from networks that know the train part by heart (train.data.utterances), so recipes for them
-cannot be chosen on a part of it. This makes a stand-in of the same flaw from the train part's videos alone: a network learns the
-labels of some of the videos from MiniLM's vectors of the words by heart, and its inner layer is the text of all; the others, whose
-labels it has not seen, are what is measured on. Sound is as it is; faces, which are learned by heart too, are shuffled among the
-measured. Four folds; the baseline is a logistic regression on the same text vectors, utterance by utterance. The test part is not
-read.
+CMU-MOSI's utterance features come from networks that know the train part by heart (train.data.utterances), so recipes for
+them cannot be chosen on a part of it. This makes a stand-in of the same flaw from the train part's videos alone: a network
+learns the labels of some of the videos from MiniLM's vectors of the words by heart, and its inner layer is the text of all; the
+others, whose labels it has not seen, are what is measured on. Sound is as it is; faces, which are learned by heart too, are
+shuffled among the measured. Four folds; the baseline is a logistic regression on the same text vectors, utterance by utterance.
+The test part is not read.
 """
 
 import warnings

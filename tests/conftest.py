@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("MMLATCH_SHARED", ROOT.parent / "shared"))
 
-# What keeps time, with real threads, devices, brokers or a browser: it runs with the machine to itself.
+# What keeps time, with real threads, devices, brokers or a browser: one after the other, and before all others.
 CLOCKED = {
     "test_batcher",
     "test_broker",

@@ -74,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         if given.seeds < 1:
             raise TrainError(f"--seeds {given.seeds}: expected 1 or more")
-        torch.set_num_threads(1 if given.format == "utterances" else torch.get_num_threads())
+        if given.format == "utterances":
+            torch.set_num_threads(1)  # so little is computed at a time that threads would only wait for each other
         device = resolve_device(given.device)
         names = given.systems or _shipped(given.format)
         recipes = {Path(name).stem: recipe.load(name, tuple(given.set)) for name in names}
