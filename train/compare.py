@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from stream.engine import resolve_device
 from train import assess, command, metrics, offline, recipe
 from train.data.aligned import Segments, read_mmsa, read_mult
 from train.data.folder import Source, opened
+from train.data.prepared import read_prepared
 from train.data.sdk import read_sdk
 from train.data.utterances import read_utterances
 from train.errors import DataError, TrainError
@@ -32,7 +33,7 @@ from train.store import replacing
 
 log = logging.getLogger("train.compare")
 
-Format = Literal["mult", "mmsa", "sdk", "utterances"]
+Format = Literal["mult", "mmsa", "sdk", "utterances", "prepared"]
 SUBSETS = tuple(
     each for size in range(len(MODALITIES), 0, -1) for each in itertools.combinations(MODALITIES, size)
 )  # all of them, the whole first
@@ -49,6 +50,7 @@ examples:
   python -m train.compare --data aligned_50.pkl --format mmsa --out runs/mosei                       every system there is
   python -m train.compare mmlatch-causal --data mosei --format sdk --out runs/sdk --seeds 1
   python -m train.compare --data utterance_features.npz --format utterances --subsets --out runs/mosi
+  python -m train.compare mmlatch-causal --data features/mosei --format prepared --out runs/own          what train.prepare made
   python -m train.compare mult --data a.pkl --format mult --out runs/a --sweep fit.learning_rate=0.0005,0.001
 
 A system is a recipe: one of {", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))}, or a file like those of
@@ -62,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = command.parser("compare", "Train systems on a data set and compare them on its test split.", _EXAMPLES)
     options.add_argument("systems", nargs="*", metavar="SYSTEM", help="recipes (default: all that suit the data)")
     options.add_argument("--data", type=Path, metavar="PATH", required=True, help="a file, or a folder with those of the SDK")
-    options.add_argument("--format", choices=("mult", "mmsa", "sdk", "utterances"), required=True)
+    options.add_argument("--format", choices=get_args(Format), required=True)
     options.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="for figures; and the data as plain arrays")
     options.add_argument("--seeds", type=int, default=5, metavar="N", help="how many, from 0 on (default 5)")
     options.add_argument("--subsets", action="store_true", help="every subset of the modalities, not all of them alone")
@@ -110,6 +112,8 @@ def source(kind: Format, path: Path) -> Source:
             return Source([path], partial(read_mmsa, path))
         case "utterances":
             return Source([path], lambda: read_utterances(path).items())
+        case "prepared":
+            return Source([path.with_suffix(".jsonl")], partial(read_prepared, path.parent, path.name))
         case "sdk":
             files = {name: path / file for name, file in SDK_FILES.items()}
 
