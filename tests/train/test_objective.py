@@ -218,12 +218,15 @@ def test_mmmie_takes_the_newest_step_of_each_sequence() -> None:
     model = model_of("mmmie")
     parts = Objective(model, PLAIN, ObjectiveConfig(information=InformationConfig(shared=2.0, kept=3.0)))
     lanes = windows()
+    lanes["audio"][0, STEPS[0] - 1] = 0  # it was there before
+    lanes["vision"][1, 0] = 0  # it was not
+    there = torch.tensor([[True] * 3, [False, True, True], [True] * 3])
     _, terms = parts(model, lanes, TARGETS, STEPS)
     _, _, features = model.analyse(lanes, model.initial_state(3))  # type: ignore[operator]
     rows = torch.arange(3)
     inputs = [each(lanes[m][..., :-FLAGS])[rows, STEPS - 1] for m, each in model.spreads.items()]
     information = parts.information
     assert information is not None
-    expected = information(inputs, features[:, rows, STEPS - 1], torch.ones(3, 3, dtype=torch.bool))
+    expected = information(inputs, features[:, rows, STEPS - 1], there)
     assert_close({name: terms[name] for name in INFORMATION}, expected)
     assert (information.weight_shared, information.weight_kept) == (2.0, 3.0)

@@ -230,7 +230,8 @@ def test_about_the_share_asked_for_is_swapped_with_steps_that_are_real() -> None
         assert changed.mean() == pytest.approx(share, abs=0.05)
         assert set(after[..., 0][there].tolist()) <= real
         assert len(set(after[..., 0][there].tolist())) > 300
-        assert np.array_equal(before, inputs[m])  # the train split itself stays as it is
+        assert np.array_equal(before, inputs[m])  # the train split itself stays as it is, and so does the batch
+        assert np.array_equal(batch.inputs[m].numpy(), inputs[m])
     assert len(set((found.inputs["vision"].numpy()[..., 0][there] - 1) // 5)) > 200
 
 

@@ -71,12 +71,13 @@ def test_half_a_file_is_told(tmp_path: Path, share: float) -> None:
     assert "get the whole file" in error_of(lambda: read_utterances(path), DataError)
 
 
+@pytest.mark.parametrize("filler", [0x00, 0xFF], ids=["zeros", "ones"])
 @pytest.mark.parametrize("place", [0.1, 0.3, 0.5])
-def test_damage_inside_a_file_is_told(tmp_path: Path, place: float) -> None:
+def test_damage_inside_a_file_is_told(tmp_path: Path, place: float, filler: int) -> None:
     path = write(tmp_path / "a.npz", text100=np.random.default_rng(0).normal(size=(len(IDS), 3000)))
     data = bytearray(path.read_bytes())
     first = int(place * len(data))
-    data[first : first + 40] = bytes(40)
+    data[first : first + 4000] = bytes([filler]) * 4000
     path.write_bytes(data)
     assert str(path) in error_of(lambda: read_utterances(path), DataError)
 
