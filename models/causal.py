@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,13 @@ def check_ranges(config: Any) -> None:
             raise ValueError(f"{name} is {getattr(config, name)}, expected 1 to {LARGEST}")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout is {config.dropout}, expected from 0 to below 1")
+
+
+def check_choice(config: Any, name: str) -> None:
+    """Raise a ValueError where a value is none of those that the configuration's type of it names."""
+    choices = get_args(get_type_hints(type(config))[name])
+    if getattr(config, name) not in choices:
+        raise ValueError(f"{name} is {getattr(config, name)!r}, expected {' or '.join(map(repr, choices))}")
 
 
 def check_transformer(hidden: int, heads: int, layers: int) -> None:

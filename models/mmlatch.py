@@ -20,6 +20,7 @@ from models.causal import (
     CausalConfig,
     CausalModel,
     Prediction,
+    check_choice,
     check_ranges,
     check_shapes,
     flags_of,
@@ -73,6 +74,10 @@ class CausalMMLatchConfig(CausalConfig):
     """
 
     masking: Literal["projection", "features", "none"] = "projection"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "masking")
 
 
 class CausalMMLatch(CausalModel):
@@ -200,6 +205,7 @@ class MMLatchConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        check_choice(self, "feedback")
 
 
 class MMLatch(Pretrained):

@@ -21,6 +21,7 @@ from models.causal import (
     CausalConfig,
     CausalModel,
     Prediction,
+    check_choice,
     check_transformer,
     flags_of,
     known,
@@ -51,6 +52,7 @@ class CausalMMMIEConfig(CausalConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_transformer(self.hidden, self.heads, self.layers)
+        check_choice(self, "identity")
 
 
 class CausalMMMIE(CausalModel):

@@ -253,6 +253,8 @@ class MulT(Pretrained):
             shape, width = sequences[m].shape, getattr(self.config, m)
             if len(shape) != 3 or shape[0] != batch or not shape[1] or shape[2] != width:
                 raise ValueError(f"{m} is {tuple(shape)}, expected (B, L, {width}), L at least 1, with the B of the text")
+        if self.config.every_step and len({sequences[m].shape[1] for m in MODALITIES}) > 1:
+            raise ValueError("every_step is for aligned sequences, expected the same L for all")
 
 
 class Transformer(nn.Module):

@@ -15,6 +15,8 @@ from torch.testing import assert_close
 from models.causal import FLAGS, MODALITIES, CausalModel, Prediction, others
 from models.layers import Normalise, Standardise
 from models.mfm import CausalMFM
+from models.mmlatch import CausalMMLatchConfig, MMLatchConfig
+from models.mmmie import CausalMMMIEConfig
 from models.state import State
 from models.systems import SYSTEMS, System, untrained
 
@@ -407,3 +409,12 @@ def test_a_state_is_on_the_models_device_and_of_its_type(case: str, device: str)
     assert {(value.device.type, value.dtype) for value in tensors} == {(device, torch.float32)}
     assert {(value.device.type, value.dtype) for value in (state.position, state.length)} == {(device, torch.int64)}
     assert not any(value.count_nonzero() for value in (*tensors, state.position, state.length))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(CausalMMLatchConfig, "masking"), (CausalMMMIEConfig, "identity"), (MMLatchConfig, "feedback")],
+)
+def test_a_choice_that_is_none_is_named(kind: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is 'other', expected '"):
+        kind(text=1, audio=1, vision=1, **{name: "other"})

@@ -1,5 +1,6 @@
 """MulT as published: its size, who sees what, and that it can be saved. And causal: by formula."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -209,3 +210,11 @@ def test_the_same_window_at_another_place_gives_another_score() -> None:
     model, one = causal(), windows(1, 1)
     found, _ = model({m: value.expand(1, STEPS, -1) for m, value in one.items()}, begun(model, 1))
     assert len({round(score, 5) for score in found.sentiment[0].tolist()}) == STEPS
+
+
+def test_every_step_is_for_aligned_sequences() -> None:
+    inputs = sequences()
+    inputs["audio"] = inputs["audio"][:, :-1]
+    model = MulT.untrained(replace(made().config, every_step=True))
+    with pytest.raises(ValueError, match="every_step is for aligned sequences"):
+        model(inputs)
