@@ -41,7 +41,7 @@ class Estimates(NamedTuple):
     Attributes:
         sentiment: In [-3, 3], (…).
         uncertainty: The standard deviation of the label that the model expects about `sentiment`, in (0, 3), (…).
-        weights: The mean top-down mask of each of `MODALITIES`, in (0, 1), (…, 3).
+        weights: How far each of `MODALITIES` is let through, in [0, 1], (…, 3); see `Prediction`.
         masks: The whole masks of text, audio and vision in turn, (…, columns); no columns if they were not asked for.
     """
 
