@@ -345,7 +345,7 @@ def test_a_live_session_in_which_everything_goes_wrong_replays_too(tmp_path: Pat
             studio.stuck = {"vision"}
             await studio.go(3)
             studio.camera.plug()
-            await until(lambda: studio.camera.opened == 2)
+            await until(lambda: studio.camera.reading)
             studio.stuck.clear()
             await studio.go(1)
         studio.session.recorder.close()

@@ -75,7 +75,7 @@ class Studio:
         """Run; at the end it stops, and has ended in time."""
         task = asyncio.create_task(self.session.run())
         try:
-            await until(lambda: self.camera.opened and self.microphone.opened)
+            await until(lambda: self.camera.reading and self.microphone.reading)
             yield self
             self.session.stop()
             assert await asyncio.wait_for(task, 3.5) == []
@@ -165,7 +165,7 @@ def test_a_camera_that_is_unplugged_is_unknown_with_the_reason_until_it_is_back(
             studio.stuck = {"vision"}
             await studio.go(3)
             studio.camera.plug()
-            await until(lambda: studio.camera.opened == 2)
+            await until(lambda: studio.camera.reading)
             studio.stuck.clear()
             await studio.go(2)
             studio.camera.unplug()
@@ -199,7 +199,7 @@ def test_a_microphone_that_stops_takes_audio_and_text_with_it_until_it_is_back(
             await studio.go(2.5, within_s=4.0)
             await studio.go(2.5, within_s=1.0)
             come_back(studio.microphone)
-            await until(lambda: studio.microphone.opened == 1 + (leave is Device.unplug))
+            await until(lambda: studio.microphone.reading)
             studio.stuck.clear()
             await studio.go(3)
         return studio
@@ -522,8 +522,9 @@ def test_a_pause_lets_go_of_the_devices_and_its_windows_hold_nothing() -> None:
             studio.session.pause()
             studio.stuck = set(PARTS)
             await studio.go(3)
+            await until(lambda: not (studio.camera.reading or studio.microphone.reading))
             studio.session.resume()
-            await until(lambda: studio.camera.opened == studio.microphone.opened == 2)
+            await until(lambda: studio.camera.reading and studio.microphone.reading)
             studio.stuck.clear()
             await studio.go(2)
         return studio

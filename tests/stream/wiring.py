@@ -87,7 +87,8 @@ class Device:
     def __init__(self, name: str, provides: Provides) -> None:
         self.name, self.provides = name, frozenset((provides,))
         self.problems: list[str] = []
-        self.opened = 0
+        self.opened = 0  # how often
+        self.reading = False  # whether what it is given now is handed on
         self._given: queue.SimpleQueue[Packet | None] = queue.SimpleQueue()
         self._gone = self._mute = self._closed = False
 
@@ -95,12 +96,16 @@ class Device:
         given: queue.SimpleQueue[Packet | None] = queue.SimpleQueue()
         self._given = given
         self.opened += 1
-        while not self._closed:
-            if self._gone:
-                raise SourceError(f"{self.name} is gone")
-            packet = given.get()
-            if packet:
-                yield packet
+        try:
+            while not self._closed:
+                if self._gone:
+                    raise SourceError(f"{self.name} is gone")
+                self.reading = True
+                packet = given.get()
+                if packet:
+                    yield packet
+        finally:
+            self.reading = False
 
     def give(self, packet: Packet) -> None:
         if not self._gone and not self._mute:
