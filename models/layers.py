@@ -291,6 +291,21 @@ class FeedForward(nn.Module):
         return self.narrow(dropout(self.wide(x).relu(), self.dropout, self.training))
 
 
+class CausalTransformerLayer(nn.Module):
+    """Attention to memories and a feed-forward layer, each over what is normalised, and added to what was there."""
+
+    def __init__(self, count: int, size: int, *, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.attention = MultiHeadAttention(count, size, heads=heads, dropout=dropout)
+        self.network = FeedForward(count, size, dropout=dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+        """(M, B, T, size) and memories, normalised, to the same shape; see `MultiHeadAttention`."""
+        x = x + dropout(self.attention(normalised(x), memory, bias), self.dropout, self.training)
+        return x + dropout(self.network(normalised(x)), self.dropout, self.training)
+
+
 def normalised(x: Tensor) -> Tensor:
     """Each row (…, size) with mean 0 and deviation 1. The maps that follow have gains enough: it has none of its own."""
     return nn.functional.layer_norm(x, x.shape[-1:])

@@ -28,7 +28,7 @@ from models.causal import (
     lstm_state,
 )
 from models.information import Conditional, InfoNCE, frozen
-from models.layers import CausalLSTM, Context, FeedForward, MultiHeadAttention, Projection, normalised, positions
+from models.layers import CausalLSTM, CausalTransformerLayer, Context, Projection, normalised, positions
 from models.state import State
 
 
@@ -68,10 +68,9 @@ class CausalMMMIE(CausalModel):
         self.projections = nn.ModuleList(Projection(size, p) for size in self.sizes)
         self.encoders = CausalLSTM(3, p + FLAGS, p)
         self.identities = nn.Parameter(torch.randn(3, 1, 1, p) * p**-0.5)
-        self.attentions = nn.ModuleList(
-            MultiHeadAttention(1, p, heads=config.heads, dropout=drop) for _ in range(config.layers)
+        self.layers = nn.ModuleList(
+            CausalTransformerLayer(1, p, heads=config.heads, dropout=drop) for _ in range(config.layers)
         )
-        self.networks = nn.ModuleList(FeedForward(1, p, dropout=drop) for _ in range(config.layers))
         self._make_head(6 * p)
 
     def recurrent(self) -> dict[str, tuple[int, int]]:
@@ -97,11 +96,9 @@ class CausalMMMIE(CausalModel):
         if self.config.identity == "place":
             x = x + positions(context.count, self.config.hidden)
         bias = context.bias.repeat(1, 3, 3)  # each lane's steps look at all lanes', (B, 3 T, 3 capacity)
-        for number, (attention, network) in enumerate(zip(self.attentions, self.networks, strict=True)):
+        for number, layer in enumerate(self.layers):
             memory = _in_a_row(context.append(f"context.{number}", normalised(x)))
-            found = attention(_in_a_row(normalised(x)), memory, bias)
-            x = x + self._half_drop(_by_lane(found))
-            x = x + self._half_drop(_by_lane(network(_in_a_row(normalised(x)))))
+            x = _by_lane(layer(_in_a_row(x), memory, bias))
         read = torch.cat(normalised(x).unbind(), -1)  # (B, T, 3 P)
         prediction = self._predict(torch.cat([context.mean("mean", read), read], -1), known(flags))
         return prediction, context.after(), features

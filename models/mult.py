@@ -28,7 +28,7 @@ from models.causal import (
     others,
 )
 from models.checkpoint import Pretrained
-from models.layers import Context, FeedForward, MultiHeadAttention, Projection, dropout, normalised, positions
+from models.layers import CausalTransformerLayer, Context, Projection, dropout, normalised, positions
 from models.state import State
 
 _LEAST_MEMORY_LAYERS = 3
@@ -117,21 +117,6 @@ class CausalMulT(CausalModel):
             x = layer(x, context.append(f"memory.{number}", normalised(x)), bias)
         read = torch.cat(normalised(x).unbind(), -1)  # (B, T, 6 P)
         return self._predict(torch.cat([context.mean("mean", read), read], -1), known(flags)), context.after()
-
-
-class CausalTransformerLayer(nn.Module):
-    """Attention to memories and a feed-forward layer, each over what is normalised, and added to what was there."""
-
-    def __init__(self, count: int, size: int, *, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.attention = MultiHeadAttention(count, size, heads=heads, dropout=dropout)
-        self.network = FeedForward(count, size, dropout=dropout)
-
-    def forward(self, x: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
-        """(M, B, T, size) and memories, normalised, to the same shape; see `MultiHeadAttention`."""
-        x = x + dropout(self.attention(normalised(x), memory, bias), self.dropout, self.training)
-        return x + dropout(self.network(normalised(x)), self.dropout, self.training)
 
 
 @dataclass(frozen=True)

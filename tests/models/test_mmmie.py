@@ -51,9 +51,9 @@ def by_formula(model: CausalMMMIE, x: Inputs) -> tuple[Tensor, Tensor, list[Tens
         told = [feature + positions(torch.arange(1, STEPS + 1), model.config.hidden) for feature in told]
     x_all = torch.cat(told)  # (3 T, P)
     look = partial(attend, seen_so_far(STEPS, LOOK_BACK).tile(3, 3))
-    for attention, network in zip(model.attentions, model.networks, strict=True):
-        x_all = x_all + look(attention, 0, normalise(x_all), normalise(x_all))
-        x_all = x_all + feed_forward(network, 0, normalise(x_all))
+    for layer in model.layers:
+        x_all = x_all + look(layer.attention, 0, normalise(x_all), normalise(x_all))
+        x_all = x_all + feed_forward(layer.network, 0, normalise(x_all))
     read = torch.cat(normalise(x_all).chunk(3), -1)
     return *head(model, torch.cat([mean_so_far(read), read], -1)), features
 
