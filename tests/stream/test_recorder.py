@@ -328,6 +328,7 @@ def test_after_sigkill_all_is_readable_up_to_the_last_second_or_so(tmp_path: Pat
 # --- live sessions
 
 
+@pytest.mark.clocked
 @pytest.mark.parametrize("origin", ["features", "media"])
 def test_a_live_session_in_which_everything_goes_wrong_replays_too(tmp_path: Path, origin: Any) -> None:
     """A camera that goes and comes back, words too late, an utterance begun by command, a pause."""
@@ -361,6 +362,7 @@ def test_a_live_session_in_which_everything_goes_wrong_replays_too(tmp_path: Pat
     assert source.problems == []
 
 
+@pytest.mark.clocked
 def test_words_that_are_overtaken_are_overtaken_again(tmp_path: Path) -> None:
     path = tmp_path / "a.mcap"
     held = threading.Event()
