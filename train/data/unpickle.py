@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy._core.multiarray import _reconstruct, scalar
+from numpy._core.multiarray import scalar
 from numpy._core.numeric import _frombuffer  # type: ignore[attr-defined]
 
 from train.errors import DataError
@@ -21,6 +21,9 @@ class _Refused(Exception):
     """A pickle asks for what is not let through; the text names it."""
 
 
+_PLAIN = "biufcSUO"  # kinds of numbers, of text and of objects
+
+
 def _latin1(text: str, encoding: str) -> bytes:
     """As Python 2's bytes are written in a newer pickle; no other encoding is needed, nor let through."""
     if encoding != "latin1":
@@ -28,16 +31,55 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-# Numpy's modules were renamed in its version 2; files of all ages name either.
+def _type(name: str, *_: object) -> np.dtype[Any]:
+    """An array's type by its name; a copy, as what follows in the pickle changes it."""
+    found = np.dtype(str(name), copy=True)
+    if found.kind not in _PLAIN:
+        raise _Refused(f"arrays of {name}")
+    return found
+
+
+def _plain(given: np.dtype[Any]) -> np.dtype[Any]:
+    """That type made anew: the state that a pickle gives to a type can make numpy take any number for an object's address."""
+    if not isinstance(given, np.dtype) or given.kind not in _PLAIN:
+        raise _Refused("arrays of no plain type")
+    return np.dtype(given.str)
+
+
+class _Array(np.ndarray[Any, Any]):
+    """An array that takes its state, which has its type, from a pickle."""
+
+    def __setstate__(self, state: Any) -> None:
+        *version, shape, given, order, data = state
+        super().__setstate__((*version, shape, _plain(given), order, data))
+
+
+def _empty(*_: object) -> _Array:
+    """What an array is before its state."""
+    return _Array(0, np.int8)
+
+
+def _number(given: np.dtype[Any], value: Any) -> Any:
+    """A single one, of its bytes."""
+    return scalar(_plain(given), value)
+
+
+def _buffer(data: Any, given: np.dtype[Any], shape: Any, order: Any) -> Any:
+    """An array of its bytes."""
+    return _frombuffer(data, _plain(given), shape, order)
+
+
+# Numpy's modules were renamed in its version 2; files of all ages name either. An array's class is given to what makes an array
+# and never called.
 _ALLOWED: dict[tuple[str, str], Any] = {
     **{
         (module, name): found
-        for name, found in (("_reconstruct", _reconstruct), ("scalar", scalar))
+        for name, found in (("_reconstruct", _empty), ("scalar", _number))
         for module in ("numpy.core.multiarray", "numpy._core.multiarray")
     },
-    **{(module, "_frombuffer"): _frombuffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    **{(module, "_frombuffer"): _buffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
+    ("numpy", "ndarray"): "numpy.ndarray",
+    ("numpy", "dtype"): _type,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _latin1,
 }

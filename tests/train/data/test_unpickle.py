@@ -62,6 +62,49 @@ def test_a_pickle_that_calls_code_is_refused_by_name(tmp_path: Path, hostile: An
     assert not mark.exists()
 
 
+# --- numpy's own state can be made to take any number for an object's address
+
+
+def _put(value: Any) -> bytes:
+    """What puts a value on the stack."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def _kind(name: str, *state: Any) -> bytes:
+    """A type with a state of the pickle's own making."""
+    made = b"cnumpy\ndtype\n" + _put((name, False, False)) + b"R"
+    return made + (_put(state) + b"b" if state else b"")
+
+
+_NOT_HELD = (3, "|", None, None, None, -1, -1, 0)  # a type of objects without the flag that says so
+_AN_OBJECT_INSIDE = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+_ADDRESS = b"\x41" * 8
+
+
+@pytest.mark.parametrize("kind", [_kind("O", *_NOT_HELD), _kind("V8", *_AN_OBJECT_INSIDE), _kind("f8,O"), _kind("V8")])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda kind: b"cnumpy._core.multiarray\nscalar\n(" + kind + _put(_ADDRESS) + b"tR",
+        lambda kind: b"cnumpy._core.numeric\n_frombuffer\n(" + _put(_ADDRESS) + kind + _put((1,)) + _put("C") + b"tR",
+        lambda kind: b"cnumpy\nndarray\n(" + _put((1,)) + kind + _put(_ADDRESS) + b"tR",
+        lambda kind: (
+            b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _put((0,)) + _put(b"b") + b"tR"
+            b"(" + _put(1) + _put((1,)) + kind + _put(False) + _put(_ADDRESS) + b"tb"
+        ),
+    ],
+    ids=["scalar", "buffer", "array", "state"],
+)
+def test_no_number_is_taken_for_an_objects_address(tmp_path: Path, kind: bytes, use: Any) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04" + use(kind) + b".")
+    try:
+        found = unpickle(tmp_path / "a.pkl")
+    except DataError:
+        return
+    assert isinstance(found, bytes)  # an object that the file holds, and not one at that address
+    assert np.dtype("O").hasobject  # nor does the type of everybody's arrays have the file's state
+
+
 def test_no_other_encoding_is_let_through(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(b"c_codecs\nencode\n(Vx\nVrot13\ntR.")
     with pytest.raises(DataError, match=r"_codecs\.encode to rot13"):
