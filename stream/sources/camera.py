@@ -25,7 +25,7 @@ from stream.clock import Clock, ManualClock
 from stream.errors import SourceError
 from stream.messages import Coded, VideoFrame
 from stream.pictures import JPEG, decode_jpeg
-from stream.sources.source import Provides
+from stream.sources.source import Provides, without_secrets
 
 if TYPE_CHECKING:
     import cv2
@@ -100,7 +100,7 @@ class CameraSource:
         self._closed = False
         self._url = device if isinstance(device, str) and "://" in device else None
         self._device = str(device)
-        self.name = f"camera {_without_secrets(self._url) if self._url else device}"
+        self.name = f"camera {without_secrets(self._device)}"
         if self._device.isdecimal():
             self._device = _path(int(device))
         capture = self._open()
@@ -245,14 +245,6 @@ def _obstacle(path: str) -> str | None:
 
 
 # --- network streams
-
-
-def _without_secrets(url: str) -> str:
-    """The URL for display: a user and password may stand before the host or in the query."""
-    scheme, _, rest = url.partition("://")
-    address, *query = rest.split("?", 1)
-    # Up to the last @ of all, since passwords hold what they should not.
-    return f"{scheme}://{address.rpartition('@')[2]}{'?…' if query else ''}"
 
 
 def _silence(url: str, waited_s: float) -> str:

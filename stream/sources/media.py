@@ -23,7 +23,7 @@ from stream.clock import Clock
 from stream.errors import SourceError
 from stream.messages import AudioBlock, Coded, Packet, VideoFrame
 from stream.pictures import upright
-from stream.sources.source import Provides
+from stream.sources.source import Provides, without_secrets
 
 _GAP_NS = 40_000_000  # audio times that differ by less from a steady count are the container's rounding
 _SHORT_NS = 500_000_000  # a file that ends so much before its announced end was cut
@@ -43,12 +43,13 @@ class MediaSource:
         Raises:
             SourceError: There is no such file, it is no media file, or it has neither video nor audio.
         """
-        self.name = location if "://" in location else Path(location).name
+        shown = without_secrets(location)
+        self.name = shown if "://" in location else Path(location).name
         self.problems: list[str] = []
         try:
-            self._container = av.open(location, timeout=_TIMEOUT_S)
+            self._container = av.open(location, timeout=_TIMEOUT_S, metadata_errors="replace")
         except av.error.FFmpegError as error:
-            raise SourceError(_explain(location, error)) from error
+            raise SourceError(f"{shown}: {_explain(location, error)}") from error
         # FFmpeg takes any text file for a picture of a terminal, and the cover of an album for a video.
         streams = () if self._container.format.name == "tty" else self._container.streams
         pictures = [s for s in streams if isinstance(s, VideoStream) and not s.disposition & Disposition.attached_pic]
@@ -56,7 +57,7 @@ class MediaSource:
         self._streams: list[VideoStream | AudioStream] = [*pictures[:1], *sounds[:1]]
         if not self._streams:
             self._container.close()
-            raise SourceError(f"{location}: no video and no audio in it; give a media file such as talk.mp4")
+            raise SourceError(f"{shown}: no video and no audio in it; give a media file such as talk.mp4")
         self.provides: frozenset[Provides] = frozenset(
             "video" if isinstance(stream, VideoStream) else "audio" for stream in self._streams
         )
@@ -253,15 +254,14 @@ class _Sound:
 
 
 def _explain(location: str, error: av.error.FFmpegError) -> str:
+    """Why it could not be opened, and what to do."""
     if isinstance(error, FileNotFoundError):
-        return f"{location}: no such file; check the path, or give demo for the bundled session"
+        return "no such file; check the path, or give demo for the bundled session"
     if isinstance(error, IsADirectoryError):
-        return f"{location}: a folder; give one media file in it"
+        return "a folder; give one media file in it"
     if isinstance(error, av.error.InvalidDataError):
         path = Path(location)
         if path.is_file() and path.open("rb").read(12)[4:8] == b"ftyp":
-            return (
-                f"{location}: an mp4 without its index, as when a copy was cut short; nothing in it can be read, copy it again"
-            )
-        return f"{location}: not a media file that FFmpeg can read; give a file such as talk.mp4"
-    return f"{location}: cannot be opened ({error.strerror}); check the address and the permissions"
+            return "an mp4 without its index, as when a copy was cut short; nothing in it can be read, copy it again"
+        return "not a media file that FFmpeg can read; give a file such as talk.mp4"
+    return f"cannot be opened ({error.strerror}); check the address and the permissions"

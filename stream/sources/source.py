@@ -1,5 +1,6 @@
 """What every source is, whether a file, a recording, a camera or a microphone."""
 
+import re
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
@@ -42,3 +43,15 @@ class Source(Protocol):
     def close(self) -> None:
         """Let go of the file or device, from any thread; `packets` ends soon after."""
         ...
+
+
+def without_secrets(location: str) -> str:
+    """A location for display and for recordings: a URL without user, password, query and fragment, a path as it is."""
+    scheme, separator, rest = location.partition("://")
+    if not separator:
+        return location
+    address, *hidden = re.split("[?#]", rest, maxsplit=1)
+    if "@" in "".join(hidden):  # what stands before may be the beginning of a password
+        return f"{scheme}://…"
+    # Up to the last @ of all, since passwords hold what they should not.
+    return f"{scheme}://{address.rpartition('@')[2]}{'?…' if hidden else ''}"

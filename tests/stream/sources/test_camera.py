@@ -204,7 +204,9 @@ def test_what_answers_without_pictures_is_named() -> None:
     [
         ("rtsp://user:secret@127.0.0.1:9/a/b", "rtsp://127.0.0.1:9/a/b"),
         ("http://user:se/cr@et@127.0.0.1:9/a", "http://127.0.0.1:9/a"),
+        ("rtsp://user:se#cr@et@127.0.0.1:9/a", "rtsp://…"),
         ("http://127.0.0.1:9/a?user=user&password=secret", "http://127.0.0.1:9/a?…"),
+        ("http://127.0.0.1:9/a#password=secret", "http://127.0.0.1:9/a?…"),
     ],
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:

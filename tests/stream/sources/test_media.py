@@ -21,10 +21,18 @@ SAMPLE_NS = 62_500
 
 
 def make(
-    path: Path, *, video_s: float = 0, audio_s: float = 0, rate: int = 48_000, audio_from_s: float = 0, fps: int = 10
+    path: Path,
+    *,
+    video_s: float = 0,
+    audio_s: float = 0,
+    rate: int = 48_000,
+    audio_from_s: float = 0,
+    fps: int = 10,
+    title: str = "",
 ) -> Path:
     """A film whose pictures get brighter, with a 440 Hz tone."""
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        container.metadata["title"] = title
         video = container.add_stream("mpeg4", rate=fps) if video_s else None
         audio = (
             container.add_stream("aac" if path.suffix == ".mp4" else "pcm_s16le", rate=rate, layout="stereo")
@@ -164,6 +172,29 @@ def test_a_url_gives_what_the_file_gives(tmp_path: Path) -> None:
         if isinstance(one, AudioBlock) and isinstance(other, AudioBlock):
             assert np.array_equal(one.samples, other.samples)
     assert source.problems == []
+
+
+def test_what_is_secret_in_a_url_is_in_no_name_and_in_no_message(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.wav", audio_s=0.5)
+    (tmp_path / "notes.txt").write_text("hello\n" * 50)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        source = MediaSource(f"http://bob:hunter2@{host}/{path.name}?token=s3cr3t")
+        source.close()
+        wrong = [opening_fails_with(f"http://bob:hunter2@{host}/{name}?token=s3cr3t") for name in ("notes.txt", "none.mp4")]
+        server.shutdown()
+    assert source.name == f"http://{host}/a.wav?…"
+    for name, message in zip(("notes.txt", "none.mp4"), wrong, strict=True):
+        assert message.startswith(f"http://{host}/{name}?…: ")
+
+
+def test_a_title_that_is_not_utf_8_is_no_obstacle(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp4", audio_s=0.5, title="Cafe!")
+    path.write_bytes(path.read_bytes().replace(b"Cafe!", b"Caf\xe9!"))
+    source, packets = read(path)
+    assert source.problems == []
+    assert sound(packets)
 
 
 def test_few_pictures_a_second_are_no_damage(tmp_path: Path) -> None:
