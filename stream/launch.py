@@ -202,14 +202,16 @@ async def _sessions_run(
             for session in sessions:
                 attach(session)
         _stop_on_signals(sessions)
+        lost = []  # of recordings
         try:
             ended = await asyncio.gather(*(session.run() for session in sessions))
         finally:
             await batcher.close()
             for recorder in recorders:
-                if recorder:
-                    recorder.close()
-    return [problem for problems in ended for problem in problems]
+                if recorder and (problem := recorder.close()):
+                    log.error("%s", problem)
+                    lost.append(problem)
+    return [*(problem for problems in ended for problem in problems), *lost]
 
 
 def _recorders(settings: "Config", wired: "Sequence[tuple[Input, Parts]]", clock: "Clock") -> "list[Recorder | None]":

@@ -12,7 +12,7 @@ import platform
 import queue
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -124,7 +124,7 @@ class Recorder:
             begin: Where the session begins, if it is a replay of a part of one.
 
         Raises:
-            UsageError: The file is there already, or cannot be made.
+            UsageError: The file is there already, or cannot be made; also if it is to be made later.
         """
         self._path, self._limits = path, config.record
         self._media = config.record.level == "media"
@@ -157,17 +157,22 @@ class Recorder:
         self._coded_come = False  # the source gives its pictures coded as well
         self._trouble: str | None = None  # why pictures cannot be recorded
         self._given_up = False  # since there was an error, or too much waited
+        self._problem: str | None = None  # the last such reason, for whoever asks at the end
         self._wanted = not config.record.standby
         self._part = 0
+        self._written: deque[Path] = deque()  # the parts that are kept
         self._file: RecordingWriter | None = None
         self._begun_ns = self._begun_seq = 0  # of the present part
         self._texts: Record | None = None  # of the score that comes next
         self._vectors: OrderedDict[bytes, int] = OrderedDict()  # the numbers of those in the present part, oldest first
-        if self._wanted:
-            try:
+        try:
+            if self._wanted:
                 self._open(self._about)
-            except OSError as error:
-                raise UsageError(f"--record {path}: {_explain(error)}") from error
+            else:  # whether it could be made is not left to be found out when somebody asks for it
+                path.touch(exist_ok=False)
+                path.unlink()
+        except OSError as error:
+            raise UsageError(f"--record {path}: {_explain(error)}") from error
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -183,10 +188,16 @@ class Recorder:
         """The session is over."""
         self._queue.put(None)
 
-    def close(self, timeout_s: float = 10.0) -> None:
-        """Wait until all is written."""
+    def close(self, timeout_s: float = 10.0) -> str | None:
+        """Wait until all is written; returns why the recording ended before the session, a line for the user, if it did."""
         self.finish()
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return (
+                f"--record {self._path}: the disk is too slow, not all was written within {timeout_s:g} s; "
+                "python -m stream.recording repair mends what is there"
+            )
+        return self._problem
 
     # --- what the session tells
 
@@ -345,11 +356,12 @@ class Recorder:
             self._part += 1
         path = part_path(self._path, self._part)
         self._file = RecordingWriter(path, about.model_copy(update={"part": self._part}))
+        self._written.append(path)
         self._begun_ns, self._begun_seq = self._t_ns, about.begin.seq
         self._vectors.clear()
         self._tell("recording", f"a recording begins here: {path.name}")
-        if self._limits.keep_parts and self._part > self._limits.keep_parts:
-            part_path(self._path, self._part - self._limits.keep_parts).unlink(missing_ok=True)
+        if self._limits.keep_parts and len(self._written) > self._limits.keep_parts:
+            self._written.popleft().unlink(missing_ok=True)
 
     def _close(self) -> None:
         file, self._file = self._file, None
@@ -363,6 +375,7 @@ class Recorder:
             self._file = None
         if not self._given_up:
             self._given_up = True
+            self._problem = f"--record {self._path}: the recording ended before the session: {reason}"
             self._tell("lost", f"the recording ends here: {reason}")
 
     def _tell(self, kind: Literal["lost", "recording"], reason: str) -> None:

@@ -219,6 +219,16 @@ def test_only_the_newest_parts_are_kept(tmp_path: Path) -> None:
     assert RecordingReader(path).about.part > 1
 
 
+def test_parts_of_another_recording_are_no_parts_of_this_one(tmp_path: Path) -> None:
+    others = [part_path(tmp_path / "a.mcap", part) for part in (2, 3)]
+    for path in others:
+        path.write_text("theirs")
+    record(tmp_path / "a.mcap", SPOKEN, guessing, part_minutes=0.001, keep_parts=1)
+    assert [path.read_text() for path in others] == ["theirs", "theirs"]
+    (path,) = set(tmp_path.glob("*.mcap")) - set(others)
+    assert RecordingReader(path).about.part > 3
+
+
 def test_a_recording_that_waits_begins_when_it_is_asked_for_and_ends_when_it_is(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "a.mcap", config(standby=True), about(), packets=frozenset())
     source = ListSource(SPOKEN, work=lambda t_ns: recorder.start() if t_ns > 4 * SECOND else None)
@@ -269,6 +279,11 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
         Recorder(tmp_path / "a.mcap", config(), about(), packets=frozenset())
     with pytest.raises(UsageError, match="cannot be written"):
         Recorder(tmp_path / "none" / "a.mcap", config(), about(), packets=frozenset())
+    with pytest.raises(UsageError, match="the file is there already"):
+        Recorder(tmp_path / "a.mcap", config(standby=True), about(), packets=frozenset())
+    with pytest.raises(UsageError, match="cannot be written"):
+        Recorder(tmp_path / "none" / "a.mcap", config(standby=True), about(), packets=frozenset())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mcap"]
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +300,26 @@ def test_a_full_disk_ends_the_recording_and_not_the_session(tmp_path: Path, monk
     assert len(was.finals) == 24
     (event,) = [event for event in was.events("lost") if event.part == "recording"]
     assert event.reason == "the recording ends here: the disk is full; make room"
+
+
+def test_a_disk_that_is_full_at_the_very_end_is_told_when_all_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def close(self: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "a.mcap"
+    monkeypatch.setattr(recorder_module.RecordingWriter, "close", close)
+    recorder = Recorder(path, config(), about(), packets=frozenset())
+    run(ListSource(SPOKEN), guessing(), UnpacedClock(), recorder)
+    assert recorder.close() == f"--record {path}: the recording ended before the session: the disk is full; make room"
+
+
+def test_a_disk_that_hangs_at_the_end_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(recorder_module.RecordingWriter, "close", lambda self: released.wait(20))
+    recorder = Recorder(tmp_path / "a.mcap", config(), about(), packets=frozenset())
+    assert "not all was written within 0.1 s" in str(recorder.close(0.1))
+    released.set()
+    assert recorder.close() is None
 
 
 def test_what_waits_for_a_slow_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

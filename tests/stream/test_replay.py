@@ -1,6 +1,7 @@
 """Recording, replaying and the commands around it, as a user runs them; the demo stands for a session."""
 
 import csv
+import errno
 import json
 import subprocess
 import sys
@@ -124,6 +125,18 @@ def test_a_recording_of_other_features_is_refused(
 def test_a_file_that_is_there_is_not_written_over(recorded: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture) -> None:
     assert run(live.main, "--source", "demo", "--speed", "max", "--format", "jsonl", "--record", recorded[0]) == 2
     assert f"--record {recorded[0]}: the file is there already; give another name" in error(caplog)
+
+
+def test_a_recording_that_could_not_be_finished_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def close(self: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("stream.mcap.RecordingWriter.close", close)
+    path = tmp_path / "a.mcap"
+    assert run(live.main, "--source", "demo", "--speed", "max", "--format", "none", "--record", path) == 1
+    assert error(caplog) == f"--record {path}: the recording ended before the session: the disk is full; make room"
 
 
 def test_several_sessions_have_a_file_each_and_replay_in_their_places(tmp_path: Path) -> None:
