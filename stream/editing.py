@@ -53,18 +53,21 @@ def merge(paths: Sequence[Path], out: Path) -> None:
     """
     readers = sorted((RecordingReader(path) for path in paths), key=lambda reader: reader.about.begin.seq)
     first = readers[0].about
-    if other := next((reader for reader in readers if not _same_session(reader.about, first)), None):
+    if whole := next((reader for reader in readers if reader.about.session is None), None):
+        raise UsageError(f"{whole.path}: of a media file, not of a session; give the parts of one recorded session")
+    if other := next((reader for reader in readers if not _same_recording(reader.about, first)), None):
         raise UsageError(f"{other.path}: of another session, or recorded otherwise, than {readers[0].path}")
     write(out, first, _joined(readers))
 
 
-def _same_session(one: About, other: About) -> bool:
+def _same_recording(one: About, other: About) -> bool:
     without = {"begin", "part"}
-    return one.session is not None and one.model_dump(exclude=without) == other.model_dump(exclude=without)
+    return one.model_dump(exclude=without) == other.model_dump(exclude=without)
 
 
 def _joined(readers: Sequence[RecordingReader]) -> Iterator[Record]:
     last, settled = -1, -1  # the number of the last record, and of the last window that was settled
+    t_ns = 0
     for reader in readers:
         if settled >= 0 and reader.about.begin.seq > settled + 1:
             raise UsageError(f"{reader.path}: begins after the part before it has ended; there is a part missing")
@@ -72,7 +75,9 @@ def _joined(readers: Sequence[RecordingReader]) -> Iterator[Record]:
         for record in reader.records():
             if record.number <= reached:  # a part begins with what its first windows need of the one before
                 continue
-            last = record.number
+            if record.t_ns < t_ns:
+                raise UsageError(f"{reader.path}: begins before the part before it has ended; it is of another session")
+            last, t_ns = record.number, record.t_ns
             if isinstance(record.value, Score) and record.value.kind == "final":
                 settled = record.value.seq
             yield record

@@ -32,6 +32,7 @@ class About(BaseModel):
     """What is said of a whole recording.
 
     Attributes:
+        id: Of the recording, at random: the same in all of its parts; None in a file of an earlier version, or of a media file.
         level: What is recorded: `scores`; `features`, all that scores depend on, but no picture and no sound; `media`, both.
         words: Whether words are recorded; if not, only how many there were and when.
         session: The session's; None for a file that was not made by one.
@@ -49,6 +50,7 @@ class About(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    id: str | None = None
     level: Level = "media"
     words: bool = True
     session: SessionInfo | None = None

@@ -10,6 +10,7 @@ import errno
 import logging
 import platform
 import queue
+import secrets
 import threading
 import time
 from collections import OrderedDict, deque
@@ -129,6 +130,7 @@ class Recorder:
         self._path, self._limits = path, config.record
         self._media = config.record.level == "media"
         self._about = About(
+            id=secrets.token_hex(8),
             level=config.record.level,
             words=config.record.words or self._media,
             session=info,

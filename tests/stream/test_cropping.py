@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,29 @@ def test_parts_of_different_recordings_are_not_joined(whole: Path, tmp_path: Pat
     record(tmp_path / "a.mcap", SPOKEN[:100], guessing)
     with pytest.raises(UsageError, match="of another session, or recorded otherwise"):
         editing.merge([whole, tmp_path / "a.mcap"], tmp_path / "b.mcap")
+    with pytest.raises(UsageError, match="of a media file, not of a session"):
+        editing.merge([ROOT / "stream" / "demo.mcap"], tmp_path / "b.mcap")
+
+
+def test_sessions_that_say_the_same_of_themselves_are_told_apart(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.mcap", tmp_path / "b.mcap"
+    for path, packets in ((one, SPOKEN[:100]), (other, SPOKEN)):
+        record(path, packets, guessing)
+    with pytest.raises(UsageError, match="of another session, or recorded otherwise"):
+        editing.merge([one, other], tmp_path / "c.mcap")
+
+
+def test_without_an_id_times_that_go_back_tell_sessions_apart(whole: Path, tmp_path: Path) -> None:
+    """As recordings of earlier versions have none."""
+    reader = RecordingReader(whole)
+    about = reader.about.model_copy(update={"id": None})
+    *records, end = reader.records()
+    editing.write(tmp_path / "a.mcap", about, records)
+    editing.write(tmp_path / "b.mcap", about, [replace(end, number=end.number + 1, t_ns=0)])
+    with pytest.raises(UsageError, match=r"b\.mcap: begins before the part before it has ended"):
+        editing.merge([tmp_path / "a.mcap", tmp_path / "b.mcap"], tmp_path / "c.mcap")
+    assert not (tmp_path / "c.mcap").exists()
+    editing.merge([tmp_path / "a.mcap"], tmp_path / "c.mcap")
 
 
 def test_what_was_cut_off_at_any_moment_is_mended_without_a_wrong_value(whole: Path, tmp_path: Path) -> None:
