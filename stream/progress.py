@@ -12,12 +12,13 @@ from stream.messages import (
     END_NS,
     Anew,
     Begin,
+    Ended,
     Entry,
     Event,
     Lane,
     LaneUpdate,
     Output,
-    PartEnded,
+    Part,
     PartUnknown,
     RowsUpdate,
     Score,
@@ -32,8 +33,8 @@ from stream.utterances import UtteranceLog, UtteranceSplitter
 _PRUNE_EVERY = 512  # entries
 
 
-def _until_ns(entry: Entry) -> int:
-    """Windows that start at or after this moment do not depend on the entry, if it is not the last one of its part."""
+def _until_ns(entry: LaneUpdate | Tick | Ended) -> int:
+    """Windows that start at or after this moment do not depend on the entry, if it is not the last one of its part and kind."""
     match entry:
         case RowsUpdate(_, rows, watermark_ns):
             return max([watermark_ns, *(rows.t_ns[-1:] + 1).tolist(), *(rows.absent_ns[-1:] + 1).tolist()])
@@ -41,12 +42,10 @@ def _until_ns(entry: Entry) -> int:
             return max(watermark_ns, chunks[-1].end_ns if chunks else 0)
         case WordsUpdate(final, provisional, watermark_ns):
             return max([watermark_ns, *(word.end_ns for word in (*final, *provisional))])
-        case PartUnknown(watermark_ns=t_ns) | Tick(t_ns=t_ns) | Anew(t_ns=t_ns):
+        case PartUnknown(watermark_ns=t_ns) | Tick(t_ns=t_ns):
             return t_ns + 1
-        case PartEnded():
-            return END_NS
         case _:
-            return 0
+            return END_NS
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,12 @@ class Progress:
         if isinstance(entry, Event):
             return
         if isinstance(entry, Anew):
-            self._anew.add(max(self._next, -(-entry.t_ns // self._hop_ns)))
-        self._kept.append(_Kept(record, _until_ns(entry)))
+            seq = max(self._next, -(-entry.t_ns // self._hop_ns))  # where it takes effect, as in `Windows.start_anew`
+            self._anew.add(seq)
+            until_ns = (seq + 1) * self._hop_ns
+        else:
+            until_ns = _until_ns(entry)
+        self._kept.append(_Kept(record, until_ns))
         if len(self._kept) % _PRUNE_EVERY == 0:
             self._kept = list(self._needed(self._next * self._hop_ns))
 
@@ -119,10 +122,10 @@ class Progress:
         return [kept.record for kept in self._needed(self.begin.seq * self._hop_ns)]
 
     def _needed(self, start_ns: int) -> Iterator[_Kept]:
-        last: dict[str, Record] = {}
+        last: dict[tuple[Part, type[LaneUpdate]], Record] = {}  # by kind as well: words withdrawn stay so when text is unknown
         for kept in self._kept:
-            if isinstance(kept.record.value, LaneUpdate):
-                last[part_of(kept.record.value)] = kept.record
+            if isinstance(update := kept.record.value, LaneUpdate):
+                last[part_of(update), type(update)] = kept.record
         for kept in self._kept:
             if kept.until_ns > start_ns or any(kept.record is record for record in last.values()):
                 yield kept
