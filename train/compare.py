@@ -8,7 +8,10 @@ import csv
 import itertools
 import json
 import logging
+import math
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,6 +47,7 @@ SDK_FILES = {
     "labels": "CMU_MOSEI_Labels.csd",
 }
 FOLDS = "labels.csv"
+_VERSION = 2  # of models and training: runs of another are done again
 _EXAMPLES = f"""\
 examples:
   python -m train.compare mmlatch --data mosei_senti_data.pkl --format mult --out runs/mosei
@@ -79,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.format == "utterances":
             torch.set_num_threads(1)  # so little is computed at a time that threads would only wait for each other
         device = resolve_device(given.device)
-        names = given.systems or _shipped(given.format)
+        names = given.systems or sorted(path.stem for path in FOLDER.glob("*.yaml"))
         recipes = {Path(name).stem: recipe.load(name, tuple(given.set)) for name in names}
         if len(recipes) < len(names):
             raise TrainError(f"{' '.join(names)}: two systems have the same name; give one of the files another")
@@ -89,6 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
         for split, segments in data.items():
             mended = ", ".join(f"{count} of {m}" for m, count in segments.mended.items() if count)
             log.info("%s: %d%s", split, len(segments.ids), f"; set to 0, as they were not finite: {mended}" if mended else "")
+        if not given.systems:
+            recipes = {name: each for name, each in recipes.items() if _suits(name, each, given.format, data["train"])}
+            log.info("systems: %s", ", ".join(recipes))
         compare(
             recipes,
             data,
@@ -107,13 +114,13 @@ def source(kind: Format, path: Path) -> Source:
     """What is read of a file or folder in that format."""
     match kind:
         case "mult":
-            return Source([path], partial(read_mult, path))
+            return Source(kind, [path], partial(read_mult, path))
         case "mmsa":
-            return Source([path], partial(read_mmsa, path))
+            return Source(kind, [path], partial(read_mmsa, path))
         case "utterances":
-            return Source([path], lambda: read_utterances(path).items())
+            return Source(kind, [path], lambda: read_utterances(path).items())
         case "prepared":
-            return Source([path.with_suffix(".jsonl")], partial(read_prepared, path.parent, path.name))
+            return Source(kind, [path.with_name(path.name + ".jsonl")], partial(read_prepared, path.parent, path.name))
         case "sdk":
             files = {name: path / file for name, file in SDK_FILES.items()}
 
@@ -121,17 +128,26 @@ def source(kind: Format, path: Path) -> Source:
                 sequences = {m: files[m] for m in MODALITIES}
                 return read_sdk(sequences, files["labels"], read_folds(path / FOLDS)).items()
 
-            return Source([*files.values(), path / FOLDS], read)
+            return Source(kind, [*files.values(), path / FOLDS], read)
 
 
 def read_folds(path: Path) -> dict[Split, tuple[str, ...]]:
-    """Which videos are in which split, of a table with the columns video and split; raises DataError."""
+    """Which videos are in which split, of a table with the columns video and split.
+
+    Raises:
+        DataError: It is no such table, names a split that there is not, or has a video in two.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row["video"], row["split"]) for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, KeyError) as error:
+            rows = {(row["video"], row["split"]) for row in csv.DictReader(file) if row["split"] != "none"}
+    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise DataError(f"{path}: no table of folds ({error}); expected the columns video and split") from error
-    return {split: tuple(sorted({video for video, each in rows if each == split})) for split in SPLITS}
+    if unknown := {str(split) for _, split in rows}.difference(SPLITS):
+        raise DataError(f"{path}: a split {', '.join(sorted(unknown))}; expected {', '.join(SPLITS)}, or none")
+    found = {split: tuple(sorted(str(video) for video, each in rows if each == split)) for split in SPLITS}
+    if twice := [video for video, count in Counter(video for video, _ in rows).items() if count > 1]:
+        raise DataError(f"{path}: {', '.join(sorted(map(str, twice))[:5])} in two splits; expected each video in one")
+    return found
 
 
 def compare(
@@ -162,17 +178,19 @@ def compare(
     """
     if sweeps and "valid" not in data:
         raise TrainError("--sweep chooses by the validation split, and these data have none; give the values with --set")
+    longest = {m: max(segments.inputs[m].shape[1] for segments in data.values()) for m in MODALITIES}
     runs = list(itertools.product(recipes, subsets, range(seeds)))
     for name, subset, seed in tqdm(runs, unit="run", disable=None):
         path = out / "runs" / f"{name}-{'+'.join(subset)}-{seed}.json"
         chosen = recipes[name]
-        about = {"recipe": chosen.model_dump(mode="json"), "sweeps": list(sweeps), "data": stamp}
-        if path.exists() and json.loads(path.read_text(encoding="utf-8"))["about"] == json.loads(json.dumps(about)):
+        about = {"version": _VERSION, "recipe": chosen.model_dump(mode="json"), "sweeps": list(sweeps), "data": stamp}
+        if _about(path) == json.loads(json.dumps(about)):
             continue
+        train, valid = data["train"], data.get("valid")
         try:
             candidates = list(_candidates(chosen, sweeps))
             fitted = [
-                offline.fit(each, data["train"], data.get("valid"), seed=seed, device=device, modalities=subset)
+                offline.fit(each, train, valid, seed=seed, device=device, modalities=subset, longest=longest)
                 for each in candidates
             ]
             best = min(range(len(fitted)), key=lambda number: fitted[number].error)
@@ -189,7 +207,7 @@ def compare(
             "test": test,
         }
         with replacing(path) as part:
-            part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            part.write_text(_json(found), encoding="utf-8")
     figures = {
         f"{name}/{'+'.join(subset)}": [
             json.loads((out / "runs" / f"{name}-{'+'.join(subset)}-{seed}.json").read_text(encoding="utf-8"))["test"]
@@ -198,37 +216,62 @@ def compare(
         for name, subset in itertools.product(recipes, subsets)
     }
     with replacing(out / "figures.json") as part:
-        part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        part.write_text(_json(figures), encoding="utf-8")
     with replacing(out / "table.md") as part:
         part.write_text(table(figures), encoding="utf-8")
     log.info("%s", out / "table.md")
 
 
-def table(figures: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Mean ± standard deviation over the seeds of every figure, a row a system and subset."""
+def _about(path: Path) -> object:
+    """What a run was of; None if there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["about"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _json(found: object) -> str:
+    """As JSON, which has no NaN: a figure that is not defined, as the correlation of one value, is null."""
+
+    def defined(each: object) -> object:
+        match each:
+            case dict():
+                return {key: defined(value) for key, value in each.items()}
+            case list() | tuple():
+                return [defined(value) for value in each]
+            case float() if not math.isfinite(each):
+                return None
+        return each
+
+    return json.dumps(defined(found), indent=1, allow_nan=False) + "\n"
+
+
+def table(figures: Mapping[str, Sequence[Mapping[str, float | None]]]) -> str:
+    """Mean ± standard deviation over the seeds of every figure, a row a system and subset; nothing where one is not defined."""
     columns = list(next(iter(figures.values()))[0])
     lines = ["| system | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, seeds in figures.items():
         cells = []
         for column in columns:
-            values = np.array([each[column] for each in seeds])
+            values = np.array([each[column] for each in seeds], np.float64)  # None becomes NaN
             deviation = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
-            cells.append(f"{values.mean():.3f}{deviation}")
+            cells.append(f"{values.mean():.3f}{deviation}" if np.isfinite(values).all() else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _shipped(kind: Format) -> list[str]:
-    """The recipes that suit such data: those of utterances have a name of their own."""
-    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    return [name for name in names if name.startswith("utterances-") == (kind == "utterances")]
+def _suits(name: str, chosen: Recipe, kind: Format, train: Segments) -> bool:
+    """Whether a recipe that comes with the program is for such data: those of utterances have a name of their own."""
+    aligned = all(np.array_equal(train.lengths[m], train.lengths["text"]) for m in MODALITIES)
+    able = aligned or (chosen.system, chosen.form) == ("mult", "published")
+    return able and name.startswith("utterances-") == (kind == "utterances")
 
 
 def _sweep(text: str) -> tuple[str, list[str]]:
     key, separator, values = text.partition("=")
     if not separator or not key or not values:
         raise TrainError(f"--sweep {text}: expected KEY=VALUE,VALUE, as in fit.learning_rate=0.0005,0.001")
-    return key, values.split(",")
+    return key, re.split(r",(?![^\[]*\])", values)  # not within a list
 
 
 def _candidates(chosen: Recipe, sweeps: Sequence[tuple[str, list[str]]]) -> Iterable[Recipe]:

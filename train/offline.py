@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ def fit(
     seed: int,
     device: torch.device,
     modalities: Sequence[str] = MODALITIES,
+    longest: Mapping[str, int] | None = None,
 ) -> Fitted:
     """Train a system.
 
@@ -60,6 +61,7 @@ def fit(
         seed: Of the weights, of dropout and of the order.
         device: Where to.
         modalities: Those that the system is given.
+        longest: How many steps a segment has at most, of each modality, in any split (default: as many as `train` has).
 
     Raises:
         ValueError: The recipe does not suit the data.
@@ -67,7 +69,7 @@ def fit(
     config = recipe.fit
     if (valid is None) != (config.patience == 0):
         raise ValueError("fit.patience is for data with a validation split, and is needed there; expected 0 without one")
-    system = made(recipe, train, modalities=modalities, seed=seed).to(device)
+    system = made(recipe, train, modalities=modalities, seed=seed, longest=longest).to(device)
     random = np.random.default_rng(seed)
     torch.manual_seed(seed)
     optimiser = torch.optim.Adam(system.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -71,7 +71,8 @@ class Pool(Placed):
         super().__init__([sentiment for sentiment, _ in placed])
         self.entries = [entries[number] for _, number in placed]
         self.features = [features[number] for _, number in placed]
-        self.kind = kind_of(self.features[0])
+        kinds = [kind_of(each) for each in self.features]
+        self.kind = "clip" if "clip" in kinds else kinds[0]  # one of the clips may have had nothing but sound
 
 
 def read_pool(store: Store, corpus: str, split: Split) -> Pool:

@@ -14,7 +14,7 @@ from models.checkpoint import Pretrained
 from models.mfm import MFM, MFMConfig, Weights
 from models.mmlatch import MMLatch, MMLatchConfig
 from models.mult import MulT, MulTConfig
-from train.data.aligned import Segments
+from train.data.aligned import Floats, Segments
 from train.objective import Objective, sign_loss
 from train.recipe import Recipe
 
@@ -26,11 +26,13 @@ class Batch(NamedTuple):
         inputs: For each modality (B, L, D), zeros after a segment's end.
         lengths: For each modality how many steps are data, (B,).
         labels: (B,), or (B, L) with NaN after the end where every step has one.
+        flags: For each modality (B, L, 2); None if every step is known and there.
     """
 
     inputs: dict[str, Tensor]
     lengths: dict[str, Tensor]
     labels: Tensor
+    flags: dict[str, Tensor] | None = None
 
     @property
     def every_step(self) -> bool:
@@ -42,12 +44,16 @@ def batch_of(segments: Segments, rows: Sequence[int], device: torch.device) -> B
     """Some of the segments, no longer than they have to be; from a file on disk no more is read than these."""
     numbers = np.sort(np.asarray(rows))
     lengths = {m: segments.lengths[m][numbers] for m in MODALITIES}
-    inputs = {m: torch.from_numpy(segments.inputs[m][numbers, : lengths[m].max()]).to(device) for m in MODALITIES}
+
+    def steps(arrays: Mapping[str, Floats]) -> dict[str, Tensor]:
+        return {m: torch.from_numpy(arrays[m][numbers, : lengths[m].max()]).to(device) for m in MODALITIES}
+
     labels = segments.labels[numbers]
     if labels.ndim == 2:
         labels = labels[:, : lengths["text"].max()]
     on_device = {m: torch.from_numpy(each).to(device) for m, each in lengths.items()}
-    return Batch(inputs, on_device, torch.from_numpy(labels).to(device))
+    flags = steps(segments.flags) if segments.flags else None
+    return Batch(steps(segments.inputs), on_device, torch.from_numpy(labels).to(device), flags)
 
 
 class Trained(nn.Module, ABC):
@@ -68,7 +74,9 @@ class Trained(nn.Module, ABC):
         """Sentiment, of the shape of the batch's labels."""
 
 
-def made(recipe: Recipe, train: Segments, *, modalities: Sequence[str], seed: int) -> Trained:
+def made(
+    recipe: Recipe, train: Segments, *, modalities: Sequence[str], seed: int, longest: Mapping[str, int] | None = None
+) -> Trained:
     """A system before training.
 
     Args:
@@ -76,23 +84,24 @@ def made(recipe: Recipe, train: Segments, *, modalities: Sequence[str], seed: in
         train: What it will be trained on: says how wide the inputs are, and how they are spread.
         modalities: Those that it is given; of the others it learns nothing.
         seed: Of the weights.
+        longest: How many steps a segment has at most, of each modality, in any split (default: as many as `train` has).
 
     Raises:
         ValueError: The recipe's shape is not one of the system's, or the system cannot be trained on such data.
     """
     widths = {m: train.inputs[m].shape[2] for m in MODALITIES}
     shape = {key: tuple(value) if isinstance(value, list) else value for key, value in recipe.shape.items()}
+    longest = longest or {m: train.inputs[m].shape[1] for m in MODALITIES}
     every_step = train.labels.ndim == 2
     torch.manual_seed(seed)
     try:
         if recipe.form == "causal":
-            steps = max(int(lengths.max()) for lengths in train.lengths.values())
-            model = systems.untrained(recipe.system, seed=seed, **widths, **({"max_steps": steps} | shape))
+            model = systems.untrained(recipe.system, seed=seed, **widths, **({"max_steps": max(longest.values())} | shape))
             for m, spread in model.spreads.items():
                 spread.measure(_measured(train, m))
                 spread.noise = recipe.fit.noise
             return Causal(model.train(), recipe, modalities)
-        return Published(_published(recipe, widths, shape, every_step, seed), recipe, train, modalities)
+        return Published(_published(recipe, widths, shape, every_step, seed), recipe, train, modalities, longest)
     except TypeError as error:
         raise ValueError(f"shape is {recipe.shape}, which {recipe.system} does not have: {error}") from error
 
@@ -152,7 +161,8 @@ class Causal(Trained):
         found = {}
         for m, x in batch.inputs.items():
             real = torch.arange(x.shape[1], device=x.device) < batch.lengths[m][:, None]  # (B, L)
-            whole = torch.cat([x, real[..., None].expand(-1, -1, FLAGS)], -1)  # (B, L, D + 2)
+            flags = batch.flags[m] if batch.flags else real[..., None].expand(-1, -1, FLAGS)  # (B, L, 2)
+            whole = torch.cat([x, flags], -1)  # (B, L, D + 2)
             found[m] = whole if m in self._modalities else torch.zeros_like(whole)
         return found
 
@@ -160,9 +170,11 @@ class Causal(Trained):
 class Published(Trained):
     """A published form: zeros where a modality is not given."""
 
-    def __init__(self, model: Pretrained, recipe: Recipe, train: Segments, modalities: Sequence[str]) -> None:
+    def __init__(
+        self, model: Pretrained, recipe: Recipe, train: Segments, modalities: Sequence[str], longest: Mapping[str, int]
+    ) -> None:
         super().__init__()
-        self.model, self._recipe, self._modalities = model.train(), recipe, tuple(modalities)
+        self.model, self._recipe, self._modalities, self._longest = model.train(), recipe, tuple(modalities), longest
         self._weights = Weights(**{name: getattr(recipe.objective.factors, name) for name in Weights.__annotations__})
         for m in MODALITIES:
             rows = _measured(train, m) if recipe.standardise else torch.zeros(2, train.inputs[m].shape[2])
@@ -184,8 +196,9 @@ class Published(Trained):
         inputs, lengths = self._inputs(batch), batch.lengths["text"]
         match self.model:
             case MulT():
-                # One score for a segment is read at its newest step, so padding goes to the front.
-                return self.model(inputs if batch.every_step else _in_front(inputs, batch.lengths))
+                # One score for a segment is read at its newest step, so padding goes to the front. The model sees it, so
+                # there is always as much, whoever else is in the batch.
+                return self.model(inputs if batch.every_step else _in_front(inputs, batch.lengths, self._longest))
             case MFM():
                 return self.model(inputs, lengths).sentiment
             case _:
@@ -202,10 +215,11 @@ class Published(Trained):
         return found
 
 
-def _in_front(inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same segments with their padding before them."""
+def _in_front(inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor], longest: Mapping[str, int]) -> dict[str, Tensor]:
+    """The same segments with their padding before them, all as long as the longest that there is."""
     found = {}
-    for m, x in inputs.items():
+    for m, short in inputs.items():
+        x = nn.functional.pad(short, (0, 0, 0, longest[m] - short.shape[1]))
         steps = torch.arange(x.shape[1], device=x.device)
         back = (steps - (x.shape[1] - lengths[m])[:, None]) % x.shape[1]  # (B, L)
         found[m] = x.gather(1, back[..., None].expand_as(x))

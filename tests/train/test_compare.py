@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import pickle
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 
 from models.causal import MODALITIES
+from tests.train.one_line import error_of
 from tests.train.segments import SHAPES, segments
 from train import compare, metrics, offline
 from train.compare import SDK_FILES, SUBSETS
 from train.data.aligned import Segments
+from train.errors import DataError
 from train.items import SPLITS
 from train.recipe import FOLDER
 
@@ -227,7 +230,37 @@ def test_without_names_it_is_every_system_that_suits_the_data(
     assert named == sorted(path.stem for path in FOLDER.glob("utterances-*.yaml"))
 
 
+def test_of_data_that_are_not_aligned_it_is_what_can_do_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    monkeypatch.setattr(compare, "compare", lambda recipes, *_, **__: named.extend(recipes))
+    given = mmsa()
+    for split in given.values():
+        split["audio"] = np.repeat(split["audio"], 2, 1)
+        split["audio_lengths"] = [10] * len(split["id"])
+    assert run(write_pickle(tmp_path / "b.pkl", given), "mmsa", tmp_path / "out") == 0
+    assert named == ["mult"]
+
+
+def test_a_figure_that_is_not_defined_is_null_and_an_empty_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare.assess, "regression", lambda *_: {"mae": 1.0, "pearson_r": math.nan})
+    path = write_pickle(tmp_path / "a.pkl", mult())
+    assert run(path, "mult", tmp_path / "out", *SMALL) == 0
+    assert "NaN" not in (tmp_path / "out" / "figures.json").read_text()
+    assert figures_of(tmp_path / "out")[f"late-fusion/{ALL}"][0]["pearson_r"] is None
+    assert "| 1.000 ± 0.000 |  |" in (tmp_path / "out" / "table.md").read_text()
+
+
 # Going on.
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b"{}", b"[]", b"\xff"])
+def test_a_run_whose_figures_cannot_be_read_is_done_again(data: Path, tmp_path: Path, left: bytes) -> None:
+    out = tmp_path / "out"
+    assert run(data, "mult", out, *SMALL, "--seeds", "1") == 0
+    before = figures_of(out)
+    (out / "runs" / f"late-fusion-{ALL}-0.json").write_bytes(left)
+    assert run(data, "mult", out, *SMALL, "--seeds", "1") == 0
+    assert figures_of(out) == before
 
 
 def test_after_a_kill_the_same_command_goes_on_where_it_stopped(
@@ -438,6 +471,24 @@ def test_what_was_not_finite_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert run(write_pickle(tmp_path / "a.pkl", given), "mult", tmp_path / "out", *SMALL, "--seeds", "1") == 0
     assert "train: 10; set to 0, as they were not finite: 2 of audio" in caplog.messages
     assert "valid: 10" in caplog.messages
+
+
+def test_a_sweep_of_lists_is_split_between_them() -> None:
+    assert compare._sweep("shape.kernels=[1,3,3],[3,3,3]") == ("shape.kernels", ["[1,3,3]", "[3,3,3]"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("a,train\na,test", "a in two splits; expected each video in one"),
+        ("a,Train", "a split Train; expected train, valid, test, or none"),
+        ("a", "a split None; expected train"),
+        (f"a,{'x' * 200_000}", "no table of folds"),
+    ],
+)
+def test_folds_that_cannot_be_are_one_line(tmp_path: Path, lines: str, expected: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"video,split\n{lines}\n")
+    assert expected in error_of(lambda: compare.read_folds(tmp_path / "labels.csv"), DataError)
 
 
 def test_folds_are_read_from_a_table(tmp_path: Path) -> None:

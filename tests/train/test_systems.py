@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from models.causal import FLAGS, MODALITIES
+from models.causal import FLAGS, MODALITIES, CausalModel
 from models.mmlatch import MMLatch
 from tests.train.one_line import error_of
 from tests.train.segments import SHAPES, WIDTHS, segments
@@ -70,12 +70,39 @@ def test_padding_comes_before_what_is_newest() -> None:
     x = torch.tensor([[1.0, 2, 3, 0], [4, 0, 0, 0], [5, 6, 7, 8]])[..., None]
     long = torch.tensor([[1.0, 2, 0], [3, 4, 5], [6, 0, 0]])[..., None]
     lengths = {"text": torch.tensor([3, 1, 4]), "audio": torch.tensor([2, 3, 1])}
-    found = _in_front({"text": x, "audio": long}, lengths)
+    found = _in_front({"text": x, "audio": long}, lengths, {"text": 4, "audio": 4})
     assert found["text"][..., 0].tolist() == [[0, 1, 2, 3], [0, 0, 0, 4], [5, 6, 7, 8]]
-    assert found["audio"][..., 0].tolist() == [[0, 1, 2], [3, 4, 5], [0, 0, 6]]
+    assert found["audio"][..., 0].tolist() == [[0, 0, 1, 2], [0, 3, 4, 5], [0, 0, 0, 6]]
 
 
 # What a system makes of it.
+
+
+@each_system
+def test_a_score_has_nothing_to_do_with_who_else_is_in_the_batch(system: str, form: str) -> None:
+    data = segments(8)
+    found = trained(system, form, data)
+    alone = torch.cat([scores(found, batch_of(data, [number], CPU)) for number in range(8)])
+    assert_close(scores(found, whole(data)), alone, rtol=0, atol=1e-5)
+
+
+def test_a_causal_system_looks_back_over_the_longest_segment_of_any_split() -> None:
+    data = segments(4)
+    longer = made(
+        recipe_of("mult", "causal"), data, modalities=MODALITIES, seed=1, longest={"text": 9, "audio": 7, "vision": 7}
+    )
+    assert isinstance(longer.model, CausalModel)
+    assert longer.model.config.max_steps == 9
+
+
+def test_a_causal_system_is_told_what_is_known_and_there() -> None:
+    flags = {m: np.random.default_rng(0).random((3, 5, FLAGS)).astype(np.float32) for m in MODALITIES}
+    data = replace(segments(3), flags=flags)
+    found = trained("mfm", "causal", data, ("text", "audio"))
+    assert isinstance(found, Causal)
+    windows = found._windows(whole(data))
+    assert all(np.array_equal(windows[m][..., -FLAGS:].numpy(), flags[m]) for m in ("text", "audio"))
+    assert not windows["vision"].any()
 
 
 @each_system

@@ -32,6 +32,8 @@ class Segments:
         lengths: For each modality how many steps are data, int64, (N,), at least 1.
         labels: Sentiment in [-3, 3], float32, (N,); or of every step, (N, L), with NaN after a segment's end.
         mended: For each modality how many values were not finite, and are 0 now.
+        flags: For each modality what a live session tells of each step (`models.causal.FLAGS`), float32, (N, L, 2); None if
+            every step is known and there.
     """
 
     ids: tuple[str, ...]
@@ -39,6 +41,7 @@ class Segments:
     lengths: dict[str, Ints]
     labels: Floats
     mended: dict[str, int]
+    flags: dict[str, Floats] | None = None
 
 
 Splits = Iterator[tuple[Split, Segments]]
@@ -76,7 +79,7 @@ def _splits(path: Path, read: Callable[[str, dict[str, Any]], Segments]) -> Spli
             raise DataError(f"{path}, {split}: a {type(given).__name__}, expected a dictionary")
         try:
             segments = read(f"{path}, {split}", given)
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise DataError(f"{path}, {split}: not as expected ({error}); are the file and its format right?") from error
         columns = {m: x.shape[2] for m, x in segments.inputs.items()}
         if columns != (expected := expected or columns):
@@ -90,7 +93,7 @@ def _mult(where: str, split: dict[str, Any]) -> Segments:
     labels = _labels(where, _take(where, split, "labels"), len(arrays["text"]))
     names = np.asarray(_take(where, split, "id"))
     ids = tuple("_".join(_name(part) for part in np.atleast_1d(row)) for row in names)
-    mended = {m: _mend(x) for m, x in arrays.items()}
+    mended = {m: mend(x) for m, x in arrays.items()}
     lengths = {}
     for m, given in _given(arrays).items():
         x = arrays[m]
@@ -106,7 +109,7 @@ def _mult(where: str, split: dict[str, Any]) -> Segments:
 def _mmsa(where: str, split: dict[str, Any]) -> Segments:
     inputs = {m: _array(where, split, m) for m in MODALITIES}
     labels = _labels(where, _take(where, split, "regression_labels"), len(inputs["text"]))
-    mended = {m: _mend(x) for m, x in inputs.items()}
+    mended = {m: mend(x) for m, x in inputs.items()}
     lengths = {}
     for m, x in inputs.items():
         if f"{m}_lengths" in split:
@@ -114,7 +117,8 @@ def _mmsa(where: str, split: dict[str, Any]) -> Segments:
         elif "text_bert" in split and (m == "text" or x.shape[1] == inputs["text"].shape[1]):
             lengths[m] = np.asarray(split["text_bert"])[:, 1].sum(-1).astype(np.int64)  # BERT's attention mask
         else:
-            lengths[m] = x.shape[1] - _given(inputs)[m][:, ::-1].argmax(1)
+            given = _given(inputs)[m]
+            lengths[m] = np.where(given.any(1), x.shape[1] - given[:, ::-1].argmax(1), 1)
         lengths[m] = np.clip(lengths[m], 1, x.shape[1])
     return _checked(where, Segments(tuple(map(_name, _take(where, split, "id"))), inputs, lengths, labels, mended))
 
@@ -150,9 +154,9 @@ def _labels(where: str, given: Any, count: int) -> Floats:
     return labels
 
 
-def _mend(x: Floats) -> int:
-    """Set what is not finite to 0; returns how many there were."""
-    wrong = ~np.isfinite(x)
+def mend(x: npt.NDArray[np.floating]) -> int:
+    """Set what is not finite as a float32 to 0; returns how many there were."""
+    wrong = ~(np.abs(x) <= np.finfo(np.float32).max)
     x[wrong] = 0
     return int(wrong.sum())
 

@@ -18,7 +18,7 @@ LONGEST = 120  # windows of a segment, the newest; as a live session looks back
 
 
 def read_prepared(folder: Path, corpus: str) -> Iterator[tuple[Split, Segments]]:
-    """The splits of a corpus; a lane that an item does not have is all zeros.
+    """The splits of a corpus; a lane that an item does not have is all zeros, and its flags say so.
 
     Args:
         folder: What `train.prepare` wrote to.
@@ -33,11 +33,12 @@ def read_prepared(folder: Path, corpus: str) -> Iterator[tuple[Split, Segments]]
         found = samples(pool, HOP_NS, max_steps=LONGEST)
         lengths = np.array([sample.steps for sample in found], np.int64)
         inputs: dict[str, Floats] = {}
+        flags: dict[str, Floats] = {}
         for lane in LANES:
-            width = found[0].lanes[lane].shape[1] - FLAGS
-            inputs[lane] = np.zeros((len(found), int(lengths.max()), width), np.float32)
-            for row, sample in zip(inputs[lane], found, strict=True):
-                row[: sample.steps] = sample.lanes[lane][:, :-FLAGS]
+            whole = np.zeros((len(found), int(lengths.max()), found[0].lanes[lane].shape[1]), np.float32)
+            for row, sample in zip(whole, found, strict=True):
+                row[: sample.steps] = sample.lanes[lane]
+            inputs[lane], flags[lane] = whole[..., :-FLAGS].copy(), whole[..., -FLAGS:].copy()
         labels = np.array([sample.target for sample in found], np.float32)
         ids = tuple(entry.id for entry in pool.entries)
-        yield split, Segments(ids, inputs, dict.fromkeys(MODALITIES, lengths), labels, dict.fromkeys(MODALITIES, 0))
+        yield split, Segments(ids, inputs, dict.fromkeys(MODALITIES, lengths), labels, dict.fromkeys(MODALITIES, 0), flags)

@@ -14,12 +14,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from train.data.aligned import MODALITIES, Floats, Segments
+from train.data.aligned import MODALITIES, Floats, Segments, mend
 from train.errors import DataError
 from train.items import SPLITS, Split
 
 _OVERLAP_S = 1e-5  # by more than this, as in the SDK
+# What h5py raises on what is damaged, or is something else.
+_DAMAGED = (OSError, RuntimeError, LookupError, ValueError, OverflowError, TypeError, AttributeError)
 LONGEST = 50  # steps of a segment, the newest; as in the files that MulT and MMSA pass around
+
+_MOST = 3  # of a label
 
 Doubles = npt.NDArray[np.float64]
 
@@ -41,7 +45,7 @@ class ComputationalSequence:
             self._data = root["data"]
             self.videos: tuple[str, ...] = tuple(self._data)
             self.width = int(self._data[self.videos[0]]["features"].shape[1])
-        except (OSError, KeyError, StopIteration, IndexError, TypeError) as error:
+        except (*_DAMAGED, StopIteration) as error:
             raise DataError(f"{path}: not a whole computational sequence ({error}); download it again") from error
 
     def __enter__(self) -> Self:
@@ -61,9 +65,9 @@ class ComputationalSequence:
         try:
             group = self._data[video]
             features, intervals = (np.asarray(group[name], np.float64) for name in ("features", "intervals"))
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        except _DAMAGED as error:
             raise DataError(f"{self._path}, {video}: cannot be read ({error}); download the file again") from error
-        if features.ndim != 2 or intervals.shape != (len(features), 2) or features.shape[1] != self.width:
+        if features.ndim != 2 or not self.width or intervals.shape != (len(features), 2) or features.shape[1] != self.width:
             raise DataError(
                 f"{self._path}, {video}: features {features.shape} and intervals {intervals.shape}, expected (T, {self.width}) "
                 "and (T, 2)"
@@ -82,9 +86,12 @@ def averaged(words: Doubles, features: Doubles, intervals: Doubles) -> Doubles:
     Returns:
         (W, D); zeros for a word that nothing overlaps.
     """
-    overlap = np.minimum(words[:, None, 1], intervals[:, 1]) - np.maximum(words[:, None, 0], intervals[:, 0])  # (W, T)
-    chosen = (overlap > _OVERLAP_S).astype(np.float64)
-    return chosen @ features / np.maximum(chosen.sum(1, keepdims=True), 1)
+    found = np.zeros((len(words), features.shape[1]))
+    for row, (begin, end) in zip(found, words, strict=True):  # one by one, as (W, T) is much of a long video
+        chosen = np.minimum(end, intervals[:, 1]) - np.maximum(begin, intervals[:, 0]) > _OVERLAP_S  # (T)
+        if chosen.any():
+            row[:] = features[chosen].mean(0)
+    return found
 
 
 def read_sdk(
@@ -129,9 +136,7 @@ def _split(
     for video in videos:
         read = {m: file.read(video) for m, file in files.items()}
         for m, (features, _) in read.items():
-            wrong = ~np.isfinite(features)
-            mended[m] += int(wrong.sum())
-            features[wrong] = 0
+            mended[m] += mend(features)
         words = read["text"][1]
         aligned = {m: read["text"][0] if m == "text" else averaged(words, *read[m]) for m in MODALITIES}
         sentiments, spans = truth.read(video)
@@ -139,6 +144,10 @@ def _split(
             inside = np.minimum(words[:, 1], span[1]) - np.maximum(words[:, 0], span[0]) > _OVERLAP_S
             if not inside.any() or not np.isfinite(sentiment):
                 continue
+            if abs(sentiment) > _MOST:
+                raise DataError(
+                    f"{video}: a label of {sentiment:g}, expected {-_MOST} to {_MOST}; are these CMU-MOSEI's labels?"
+                )
             ids.append(f"{video}[{number}]")
             labels.append(float(sentiment))
             for m in MODALITIES:

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.train.one_line import error_of
 from train.data.aligned import MODALITIES, Segments, read_mmsa, read_mult
 from train.data.sdk import ComputationalSequence, averaged, read_sdk
 from train.errors import DataError
@@ -198,6 +199,32 @@ def test_sequences_become_segments_of_words(tmp_path: Path) -> None:
 def test_of_a_long_segment_the_newest_steps_are_kept(tmp_path: Path) -> None:
     found = read_sdk(**corpus(tmp_path), longest=3)["train"]
     assert found.inputs["text"][1, :, 0].tolist() == [4, 5, 6]
+
+
+def test_what_no_float32_holds_is_mended_in_sequences_too(tmp_path: Path) -> None:
+    given = corpus(tmp_path)
+    with h5py.File(given["sequences"]["audio"], "a") as file:
+        features = next(iter(file.values()))["data/v0/features"]
+        features[0, 0] = 1e300
+    assert read_sdk(**given)["train"].mended["audio"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda group: [group.pop("features"), group.create_group("features")],
+        lambda group: group.parent.parent.pop("data"),
+        lambda group: [group.pop("features"), group.create_dataset("features", data=np.zeros((2, 0)))],
+        lambda group: [group.pop("features"), group.create_dataset("features", data=np.full((2, 1), 999.0))],
+    ],
+    ids=["group", "no data", "no columns", "label"],
+)
+def test_labels_that_are_none_are_one_line(tmp_path: Path, change: Any) -> None:
+    given = corpus(tmp_path)
+    with h5py.File(given["labels"], "a") as file:
+        change(next(iter(file.values()))["data/v0"])
+    text = error_of(lambda: read_sdk(**given), DataError)
+    assert "v0" in text or "not a whole computational sequence" in text
 
 
 def test_what_is_wrong_with_sequences_is_one_line(tmp_path: Path) -> None:

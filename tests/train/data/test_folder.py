@@ -3,8 +3,8 @@
 import os
 import shutil
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ class File:
             del made
 
     def opened(self, out: Path) -> dict[str, Segments]:
-        return opened(Source([self.path], self.read), out)
+        return opened(Source("a", [self.path], self.read), out)
 
 
 @pytest.fixture
@@ -100,16 +100,42 @@ def test_files_are_read_again_only_when_one_has_changed(file: File, tmp_path: Pa
     assert file.reads == 2
     other = tmp_path / "other"
     other.touch()
-    opened(Source([file.path, other], file.read), out)
+    opened(Source("a", [file.path, other], file.read), out)
     assert file.reads == 3
+    opened(Source("b", [file.path, other], file.read), out)  # in another format
+    assert file.reads == 4
 
 
-def test_a_folder_without_a_word_about_it_is_written_anew(file: File, tmp_path: Path) -> None:
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda out: (out / "about.json").write_text('{"stamp'),
+        lambda out: (out / "about.json").write_text("[]"),
+        lambda out: (out / "test" / "about.json").unlink(),
+        lambda out: (out / "test" / "text.npy").unlink(),
+        lambda out: _cut(out / "test" / "audio.npy"),
+        lambda out: (out / "test" / "labels.npy").write_bytes(b""),
+    ],
+)
+def test_a_damaged_folder_is_written_anew(file: File, tmp_path: Path, damage: Callable[[Path], object]) -> None:
     out = tmp_path / "data"
     file.opened(out)
-    (out / "about.json").write_text('{"stamp')
+    damage(out)
     assert_same(file.opened(out)["test"], segments(2))
     assert file.reads == 2
+
+
+def test_flags_are_kept_with_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    flags = {m: np.ones((3, 4, 2), np.float32) * number for number, m in enumerate(MODALITIES)}
+    made = replace(segments(1), flags=flags)
+    found = opened(Source("a", [tmp_path / "file"], lambda: [("train", made)]), tmp_path / "data")["train"].flags
+    assert found is not None
+    assert all(np.array_equal(found[m], flags[m]) for m in MODALITIES)
 
 
 @pytest.mark.parametrize("fails_after", [0, 1])

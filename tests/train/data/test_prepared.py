@@ -28,6 +28,9 @@ def test_the_rows_are_those_that_a_model_would_be_given_live(tmp_path: Path) -> 
         assert valid.lengths["audio"][number] == steps
         lane = samples(pool, HOP_NS, max_steps=120)[number].lanes["audio"]
         assert np.array_equal(valid.inputs["audio"][number, :steps], lane[:, :-2])
+        assert valid.flags is not None
+        assert np.array_equal(valid.flags["audio"][number, :steps], lane[:, -2:])
+        assert not valid.flags["text"][number].any()  # nobody knows what was said
         assert not valid.inputs["audio"][number, steps:].any()
     assert not valid.inputs["text"].any()
     assert {m: x.shape[2] for m, x in valid.inputs.items()} == WIDTHS

@@ -48,6 +48,16 @@ def test_utterances_stand_in_the_order_of_their_numbers_and_labels_end_with_the_
     assert train.mended == dict.fromkeys(MODALITIES, 0)
 
 
+def test_what_is_not_finite_is_0_and_counted(tmp_path: Path) -> None:
+    audio = np.ones((len(IDS), 2))
+    audio[4] = -np.inf, np.nan
+    audio[1, 0] = 1e300  # more than a float32 holds
+    found = read_utterances(write(tmp_path / "a.npz", audio73=audio))
+    assert {part: segments.mended["audio"] for part, segments in found.items()} == {"train": 1, "test": 2}
+    assert found["test"].inputs["audio"].tolist() == [[[0.0, 0.0]]]
+    assert found["train"].inputs["audio"][1].tolist() == [[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
+
+
 class Hostile:
     def __init__(self, mark: Path) -> None:
         self._mark = mark
@@ -87,13 +97,19 @@ def test_damage_inside_a_file_is_told(tmp_path: Path, place: float, filler: int)
     [
         ({"feature_split": np.array(["train"] * 6)}, "no utterance of feature_split test"),
         ({"label": np.zeros(2)}, "not a row an utterance"),
-        ({"id": np.array(["a_1", "b"] * 3)}, "not a row an utterance"),
-        ({"id": np.array(["a_x"] * 6)}, "not a row an utterance"),
-        ({"id": np.array([b"a_1"] * 6)}, "not a row an utterance"),
+        ({"id": np.array([*IDS[:5], "b"])}, "id b, expected the video's name, _ and the utterance's number"),
+        ({"id": np.array([*IDS[:5], "a_x"])}, "id a_x, expected"),
+        ({"id": np.array([*IDS[:5], "7"])}, "id 7, expected"),
+        ({"id": np.array([*IDS[:5], IDS[0]])}, "two utterances have the same id"),
+        ({"id": np.array([b"a_1"] * 6)}, "ids are no text"),
+        ({"id": np.array([*IDS[:5], "c_1"])}, "c in train and test; expected all utterances of a video in one of them"),
+        ({"label": np.array([0, 0, 0, 0, 0, 3.5])}, "a label is none from -3 to 3"),
+        ({"label": np.array([0, 0, 0, 0, 0, np.nan])}, "a label is none from -3 to 3"),
+        ({"text100": np.array([["a"]] * 6)}, "labels or features are no numbers"),
+        ({"feature_split": np.array([*PARTS[:5], "Train"])}, "feature_split Train, expected train, test"),
         ({"audio73": np.zeros(6)}, "not a row an utterance"),
         ({"feature_split": np.array([*PARTS[:3], "test"])}, "not a row an utterance"),
     ],
-    ids=["part", "labels", "number", "no number", "bytes", "columns", "rows"],
 )
 def test_what_does_not_fit_is_one_line(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
     path = write(tmp_path / "a.npz", **change)
