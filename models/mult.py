@@ -131,7 +131,7 @@ class MulTConfig:
         heads: Of each attention.
         layers: Of a crossmodal transformer; a memory has as many, but at least three.
         kernels: How many steps of text, audio and vision the projection to `hidden` looks at, odd.
-        attention_dropout: On the weights of attention where the text asks or is asked, and in memories.
+        attention_dropout: On the weights of attention to the text, and in memories.
         relu_dropout: Inside the feed-forward layers.
         embed_dropout: On the text's features, and on what goes into a transformer.
         residual_dropout: Before each residual connection.
@@ -190,10 +190,10 @@ class MulT(Pretrained):
         def transformer(width: int, layers: int, attention_dropout: float) -> Transformer:
             return Transformer(config, width, layers, attention_dropout)
 
-        # Text by audio, text by vision, audio by text and so on: attention has dropout where the text is the target.
+        # Text by audio, text by vision, audio by text and so on: in the authors' code a source brings its dropout, the text's alone.
         self.crossmodal = nn.ModuleDict(
             {
-                f"{target}_by_{source}": transformer(d, config.layers, config.attention_dropout if target == "text" else 0.0)
+                f"{target}_by_{source}": transformer(d, config.layers, config.attention_dropout if source == "text" else 0.0)
                 for target, source in permutations(MODALITIES, 2)
             }
         )

@@ -115,6 +115,14 @@ def test_dropout_is_for_training_only() -> None:
     assert not torch.equal(model(inputs), model(inputs))
 
 
+def test_a_source_brings_the_dropout_of_its_attention() -> None:
+    model = made(attention_dropout=0.3)
+    found = {name: each.layers[0].attention.dropout for name, each in model.crossmodal.items()}  # type: ignore[union-attr,index]
+    assert {name for name, share in found.items() if share == 0.3} == {"audio_by_text", "vision_by_text"}
+    assert set(found.values()) == {0.0, 0.3}
+    assert {each.layers[0].attention.dropout for each in model.memories.values()} == {0.3}  # type: ignore[union-attr,index]
+
+
 def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     model, inputs = made(), sequences()
     model.save_pretrained(tmp_path)
