@@ -5,8 +5,9 @@ import importlib.util
 import wave
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,11 @@ import numpy.typing as npt
 from extractors.sound import SAMPLE_NS, SAMPLE_RATE
 from stream.errors import UsageError
 from stream.mcap import RecordingReader
-from stream.messages import LANES, AudioBlock, Score
+from stream.messages import LANES, Score, VideoFrame
 from stream.pictures import Decoder
 from stream.records import AUDIO, OUTPUTS, PICTURE, VIDEO
+
+T = TypeVar("T")
 
 _LANE_COLORS = {"text": "tab:blue", "audio": "tab:orange", "vision": "tab:green"}
 _FPS = 25
@@ -72,59 +75,49 @@ def to_parquet(reader: RecordingReader, out: Path) -> None:
 
 
 def to_wav(reader: RecordingReader, out: Path) -> None:
-    """The sound, 16 kHz mono, from session time 0 on, with silence in its gaps; raises UsageError if there is none."""
-    if "audio" not in reader.about.packets:
-        raise UsageError(f"{reader.path}: holds no sound; record with --record-level media")
+    """The sound, 16 kHz mono, from the recording's begin on, with silence in its gaps; raises UsageError if there is none."""
+    blocks = _sound(reader)
+    first = _first(blocks, f"{reader.path}: holds no sound; record some with --record-level media")
     with out.open("xb") as file, wave.open(file, "wb") as sound:
         sound.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
         written = 0
-        for block in _sound(reader):
-            first = round(block.t_ns / SAMPLE_NS)
-            if first > written:
-                sound.writeframes(bytes(2 * (first - written)))
-                written = first
-            samples = block.samples[max(0, written - first) :]
-            sound.writeframes(samples.astype("<i2").tobytes())
-            written += len(samples)
+        for start, samples in chain([first], blocks):
+            for at in range(written, start, SAMPLE_RATE):
+                sound.writeframesraw(bytes(2 * min(SAMPLE_RATE, start - at)))
+            sound.writeframesraw(samples.astype("<i2").tobytes())
+            written = start + len(samples)
 
 
 def to_mp4(reader: RecordingReader, out: Path) -> None:
-    """The pictures with the final score of their moment drawn in, and the sound; raises UsageError if there are none."""
-    if "video" not in reader.about.packets:
-        raise UsageError(f"{reader.path}: holds no pictures; record with --record-level media")
+    """The pictures with the final score of their moment drawn in, and the sound, from the recording's begin on.
+
+    Raises:
+        UsageError: There are no pictures.
+    """
     import av
 
     finals = {score.seq: score for score in scores(reader) if score.kind == "final"}
+    frames = _pictures(reader)
+    first = _first(frames, f"{reader.path}: holds no pictures; record some with --record-level media")
     hop_ns = reader.about.config.windows.hop_ns
     if out.exists():
         raise FileExistsError(out)
     with av.open(str(out), "w") as container:
-        video: Any = None
         audio: Any = container.add_stream("aac", rate=SAMPLE_RATE) if "audio" in reader.about.packets else None
         if audio:
             audio.layout = "mono"
-        decoder = Decoder()
-        last = -1
-        for record in reader.records(frozenset({VIDEO.topic, PICTURE.topic})):
-            for frame in decoder.push(record.value):
-                number = round(frame.t_ns * _FPS / 1e9)
-                if number <= last:
-                    continue
-                last = number
-                image = _drawn(frame.image, finals.get(frame.t_ns // hop_ns))
-                if video is None:
-                    video = container.add_stream("libx264", rate=_FPS)
-                    video.height, video.width, video.pix_fmt = image.shape[0], image.shape[1], "yuv420p"
-                picture = av.VideoFrame.from_ndarray(image, format="rgb24")
-                picture.pts, picture.time_base = number, Fraction(1, _FPS)
-                container.mux(video.encode(picture))
-        if video is not None:
-            container.mux(video.encode())
+        video: Any = container.add_stream("libx264", rate=_FPS)
+        video.height, video.width, video.pix_fmt = *_drawn(first[1].image, None).shape[:2], "yuv420p"
+        for number, frame in chain([first], frames):
+            image = _drawn(frame.image, finals.get(frame.t_ns // hop_ns))
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+            picture.pts, picture.time_base = number, Fraction(1, _FPS)
+            container.mux(video.encode(picture))
+        container.mux(video.encode())
         if audio:
-            for block in _sound(reader):
-                sound = av.AudioFrame.from_ndarray(block.samples[None], format="s16", layout="mono")
-                sound.sample_rate, sound.pts = SAMPLE_RATE, round(block.t_ns / SAMPLE_NS)
-                sound.time_base = Fraction(1, SAMPLE_RATE)
+            for start, samples in _sound(reader):
+                sound = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+                sound.sample_rate, sound.pts, sound.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
                 container.mux(audio.encode(sound))
             container.mux(audio.encode())
 
@@ -164,12 +157,16 @@ def to_plot(reader: RecordingReader, out: Path) -> None:
     above.plot(t_s, sentiment, label="final")
     above.plot(t_s, smooth, linestyle="--", linewidth=1, label="smoothed")
     above.axhline(0, color="0.7", linewidth=0.5)
-    above.set(ylim=(-3, 3), ylabel="sentiment", title=reader.about.name)
+    above.set(
+        ylim=(-3, 3),
+        ylabel="sentiment",
+    )
+    above.set_title(reader.about.name, parse_math=False)
     above.legend(loc="upper right", ncols=4, fontsize="small")
     spoken = [word for score in finals for word in score.words]
     for number, word in enumerate(spoken):
         text = word.text if reader.about.words else "·"
-        words.text(word.start_ns / 1e9, number % 4, text, fontsize="x-small", clip_on=True)
+        words.text(word.start_ns / 1e9, number % 4, text, fontsize="x-small", clip_on=True, parse_math=False)
     words.set(ylim=(-1, 4), yticks=[], ylabel="words")
     for row, lane in enumerate(LANES):
         status = np.array([score.lanes[lane].status in ("ok", "partial") for score in finals])
@@ -184,9 +181,39 @@ def to_plot(reader: RecordingReader, out: Path) -> None:
     pyplot.close(figure)
 
 
-def _sound(reader: RecordingReader) -> Iterator[AudioBlock]:
+def _sound(reader: RecordingReader) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
+    """Sound, (N,), and where it starts, in samples since the recording's begin; none twice."""
+    end = 0
     for record in reader.records(frozenset({AUDIO.topic})):
-        yield record.value
+        start = round((record.value.t_ns - _begin_ns(reader)) / SAMPLE_NS)
+        samples = record.value.samples[max(0, end - start) :]
+        if len(samples):
+            start = max(start, end)
+            end = start + len(samples)
+            yield start, samples
+
+
+def _pictures(reader: RecordingReader) -> Iterator[tuple[int, VideoFrame]]:
+    """Pictures by number, `_FPS` a second since the recording's begin; of several with one number the first."""
+    decoder = Decoder()
+    last = -1
+    coded = (record.value for record in reader.records(frozenset({VIDEO.topic, PICTURE.topic})))
+    for frame in chain(chain.from_iterable(map(decoder.push, coded)), decoder.finish()):
+        number = round((frame.t_ns - _begin_ns(reader)) * _FPS / 1e9)
+        if number > last:
+            last = number
+            yield number, frame
+
+
+def _begin_ns(reader: RecordingReader) -> int:
+    return reader.about.begin.seq * reader.about.config.windows.hop_ns
+
+
+def _first(found: Iterator[T], otherwise: str) -> T:
+    """The first of them; raises UsageError if there is none."""
+    for one in found:
+        return one
+    raise UsageError(otherwise)
 
 
 def _drawn(image: npt.NDArray[np.uint8], score: Score | None) -> npt.NDArray[np.uint8]:

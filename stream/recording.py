@@ -5,6 +5,7 @@ Only what `--help` needs is imported at the top.
 
 import argparse
 import logging
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -91,6 +92,11 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         problems = does[options.verb](options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has had enough
+        # The interpreter flushes the standard output once more at its end; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (MMLatchError, ExtractorError) as error:
         log.error("%s", error)
         return 2
@@ -208,8 +214,9 @@ def _export(options: argparse.Namespace) -> list[str]:
     asked = {way: getattr(options, way) for way in ways if getattr(options, way)}
     if not asked:
         raise UsageError(f"export: say what, one or more of {', '.join(f'--{way} OUT' for way in ways)}")
-    if "plot" in asked and asked["plot"].suffix not in (".png", ".svg"):
-        raise UsageError(f"--plot {asked['plot']}: expected a name that ends in .png or .svg")
+    for way, endings in {"mp4": (".mp4",), "plot": (".png", ".svg")}.items():
+        if way in asked and asked[way].suffix not in endings:
+            raise UsageError(f"--{way} {asked[way]}: expected a name that ends in {' or '.join(endings)}")
     reader = RecordingReader(options.file)
     for way, out in asked.items():
         try:

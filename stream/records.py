@@ -140,7 +140,7 @@ _INTEGER, _TEXT = {"type": "integer"}, {"type": "string"}
 _INTEGERS, _BOOLEANS = {"type": "array", "items": _INTEGER}, {"type": "array", "items": {"type": "boolean"}}
 _BYTES = {"type": "string", "contentEncoding": "base64"}
 _FLOATS = _BYTES | {"description": "float32, little-endian, row by row"}
-_FOXGLOVE = {"hevc": "h265"}  # codecs that its schema has another name for
+_FOXGLOVE = {"hevc": "h265", "libdav1d": "av1"}  # codecs that its schema has another name for
 _TIME = {"type": "object", "title": "time", "properties": {"sec": _INTEGER, "nsec": _INTEGER}}
 
 

@@ -1,12 +1,16 @@
 """What is cut out of a recording replays as the whole does; parts make the whole again; what is broken is mended."""
 
+import json
 import random
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from mcap.reader import make_reader
 
 from stream import editing
 from stream.clock import ManualClock, UnpacedClock
@@ -162,6 +166,21 @@ def test_a_media_file_that_was_imported_brings_the_same_pictures_and_the_same_so
         assert all((getattr(a, field) == getattr(b, field)).all() for a, b in zip(found, expected, strict=True))
     with pytest.raises(UsageError, match="is there already"):
         editing.import_media(str(path), out)
+
+
+def test_av1_is_named_as_the_schema_names_it(tmp_path: Path) -> None:
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("no encoder for AV1 in this FFmpeg")
+    with av.open(str(tmp_path / "a.mp4"), "w") as film:
+        video = film.add_stream("libsvtav1", rate=10, width=64, height=64)
+        for number in range(5):
+            film.mux(video.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 40 * number, np.uint8), format="rgb24")))
+        film.mux(video.encode())
+    editing.import_media(str(tmp_path / "a.mp4"), tmp_path / "a.mcap")
+    with (tmp_path / "a.mcap").open("rb") as file:
+        assert {json.loads(message.data)["format"] for _, _, message in make_reader(file).iter_messages()} == {"av1"}
+    packets = list(RecordingSource(tmp_path / "a.mcap").packets(UnpacedClock()))
+    assert [round(packet.t_ns / 1e8) for packet in packets] == [0, 1, 2, 3, 4]
 
 
 _KILLED = """

@@ -250,7 +250,9 @@ def test_sound_and_pictures_with_the_score_in_them(tmp_path: Path, capsys: pytes
     [
         (("export", DEMO), "export: say what, one or more of --csv OUT"),
         (("export", DEMO, "--plot", "a.gif"), "--plot a.gif: expected a name that ends in .png or .svg"),
-        (("export", DEMO, "--mp4", "a.mp4"), "holds no pictures; record with --record-level media"),
+        (("export", DEMO, "--mp4", "a.mp4"), "holds no pictures; record some with --record-level media"),
+        (("export", DEMO, "--mp4", "a"), "--mp4 a: expected a name that ends in .mp4"),
+        (("export", DEMO, "--mp4", "a.xyz"), "--mp4 a.xyz: expected a name that ends in .mp4"),
         (("info", "none.mcap"), "none.mcap: cannot be opened"),
         (("import", "none.mp4", "out.mcap"), "none.mp4: no such file"),
         (("crop", DEMO, "out.mcap", "--start", "3", "--end", "2"), "--end 2: not after --start 3"),
@@ -259,6 +261,18 @@ def test_sound_and_pictures_with_the_score_in_them(tmp_path: Path, capsys: pytes
 def test_a_mistake_is_one_line(arguments: tuple[Any, ...], expected: str, caplog: pytest.LogCaptureFixture) -> None:
     assert run(recording.main, *arguments) == 2
     assert expected in error(caplog)
+
+
+def test_a_reader_that_has_had_enough_is_no_mistake() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "stream.recording", "info", str(DEMO)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_help_loads_nothing_heavy() -> None:
