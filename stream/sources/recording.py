@@ -30,6 +30,7 @@ from stream.messages import (
     Lane,
     LaneUpdate,
     Packet,
+    Part,
     PartEnded,
     Replayed,
     Score,
@@ -182,6 +183,7 @@ class RecordingSource:
         vectors = _Vectors()
         texts: tuple[Text, ...] | None = None
         found: list[tuple[int, Entry]] = []
+        reached_ns: dict[Part, int] = {}  # when the last that each part has said would have come
         ended = False
         for record in self._cut.records():
             value = record.value
@@ -195,20 +197,22 @@ class RecordingSource:
             elif isinstance(value, Ended):
                 ended = True
             elif record.kind.topic in ENTRY_TOPICS and not isinstance(value, Tick):
-                found.append((self._due_ns(record), value))
-        found.sort(key=lambda pair: pair[0])  # stable: what a part says stays in its order
+                found.append((self._due_ns(record, reached_ns), value))
+        found.sort(key=lambda pair: pair[0])  # stable: so what a part says stays in its order
         for due_ns, entry in found:
             yield Replayed(due_ns, entry)
         if ended:
             yield Replayed(found[-1][0] if found else 0, Ended())
 
-    def _due_ns(self, record: Record) -> int:
+    def _due_ns(self, record: Record, reached_ns: dict[Part, int]) -> int:
+        """When it would have come; nothing that a part says comes before what it has said already."""
         entry = record.value
         if isinstance(entry, Anew | Event):
             return entry.t_ns
-        if isinstance(entry, PartEnded) or entry.watermark_ns >= END_NS:
-            return record.t_ns + self._delay_ns
-        return cast(int, entry.watermark_ns) + (self._delay_ns if _lane(entry) == "text" else 0)
+        part = part_of(entry)
+        due_ns = record.t_ns if isinstance(entry, PartEnded) or entry.watermark_ns >= END_NS else entry.watermark_ns
+        reached_ns[part] = max(reached_ns.get(part, 0), due_ns + (self._delay_ns if part == "text" else 0))
+        return reached_ns[part]
 
 
 class _Taker:

@@ -18,7 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from extractors.asr.recogniser import Recognition, Word
 from extractors.contract import FeatureRows
+from extractors.vad import VoiceChunk
 from stream import recorder as recorder_module
 from stream.clock import ManualClock, PacedClock, UnpacedClock
 from stream.errors import UsageError
@@ -178,6 +180,22 @@ def test_in_time_finals_are_the_same_and_nothing_is_provisional(tmp_path: Path) 
     again = replay(RecordingSource(tmp_path / "a.mcap", arrivals="ideal"), shared_engine(), clock=UnpacedClock())
     assert again.lasting() == was.lasting()
     assert not again.provisional
+
+
+class Pondering(Guessing):
+    """Is sure of nothing before the sound is over."""
+
+    def push(self, chunk: VoiceChunk, *, behind: bool = False) -> Recognition:
+        self._open.append(Word("word", chunk.t_ns, chunk.end_ns))
+        return Recognition((), (), 0)
+
+
+@pytest.mark.parametrize("delay_ns", [0, 2 * SECOND])
+def test_no_part_ends_before_what_it_has_said(tmp_path: Path, delay_ns: int) -> None:
+    """Where there is no present, all parts end while the display is still at the beginning."""
+    was = record(tmp_path / "a.mcap", SPOKEN, lambda: parts(words=Pondering(), on=shared_engine()))
+    source = RecordingSource(tmp_path / "a.mcap", arrivals="ideal", delay_ns=delay_ns)
+    assert replay(source, shared_engine(), clock=UnpacedClock()).lasting() == was.lasting()
 
 
 def test_words_that_come_later_change_no_final(tmp_path: Path) -> None:
