@@ -154,6 +154,8 @@ def _run(
         base(),
     )
     outlets.check(options.format, settings)
+    if settings.record.file is None and (options.record_level or options.record_words):
+        raise UsageError("--record-level and --record-words need a file; add --record FILE")
     with contextlib.ExitStack() as closing:
         inputs = open_inputs(settings, closing)
         if options.speed != "1" and (live := [given for given in inputs if any(source.live for source in given.sources)]):

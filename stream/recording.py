@@ -118,17 +118,16 @@ def _info(options: argparse.Namespace) -> list[str]:
     counts: Counter[str] = Counter()
     events: Counter[str] = Counter()
     finals: list[float] = []
-    last_ns = 0
+    last_ns = begin_ns = about.begin.seq * about.config.windows.hop_ns
     for record in reader.records():
         counts[record.kind.topic] += 1
-        last_ns = record.t_ns
+        last_ns = max(last_ns, record.t_ns)
         if isinstance(record.value, Score) and record.value.kind == "final":
             finals.append(record.value.sentiment)
             last_ns = max(last_ns, record.value.t_end_ns)
         elif isinstance(record.value, Event) and record.kind.topic == "event":
             events[f"{record.value.part} {record.value.kind}"] += record.value.count
-    begin_ns = about.begin.seq * about.config.windows.hop_ns
-    minutes = max(last_ns - begin_ns, 1) / 60e9
+    minutes = (last_ns - begin_ns) / 60e9
     size = options.file.stat().st_size
     session = about.session
     _say(f"{options.file}: {about.name}" + (", a script" if about.scripted else ""))
@@ -142,7 +141,7 @@ def _info(options: argparse.Namespace) -> list[str]:
 
         start = datetime.datetime.fromtimestamp((about.start_unix_ns + begin_ns) / 1e9, datetime.UTC)
         _say(f"  recorded  {start:%Y-%m-%d %H:%M:%S} UTC")
-    _say(f"  size      {size / 1e6:.2f} MB, {size / 1e6 / minutes:.2f} MB a minute")
+    _say(f"  size      {size / 1e6:.2f} MB" + (f", {size / 1e6 / minutes:.2f} MB a minute" if minutes else ""))
     if finals:
         mean = sum(finals) / len(finals)
         _say(f"  scores    {len(finals)} final, {counts['score'] - len(finals)} provisional; mean {mean:+.2f}")
@@ -234,7 +233,10 @@ def _verify(options: argparse.Namespace) -> list[str]:
     from stream.verifying import verify
 
     found = verify(options.file, options.origin, resolve_device(options.device))
-    _say(f"{options.file}: {found.same[0]} final and {found.same[1]} provisional scores replay to the last digit")
+    if any(found.same):
+        _say(f"{options.file}: {found.same[0]} final and {found.same[1]} provisional scores replay to the last digit")
+    elif not found.problem:
+        _say(f"{options.file}: whole; there are no scores in it with what they depend on, so nothing was replayed")
     return [found.problem] if found.problem else []
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from stream import editing, live, recording, replay
-from stream.mcap import RecordingReader
-from stream.messages import Score
+from stream.mcap import About, RecordingReader
+from stream.messages import Begin, Score
 from tests.conftest import ROOT, SHARED
 
 DEMO = ROOT / "stream" / "demo.mcap"
@@ -103,6 +103,8 @@ def test_a_stretch_of_it(recorded: tuple[Path, list[str]], capsys: pytest.Captur
         (("--start", "5", "--end", "4"), "--end 4: not after --start 5"),
         (("--set", "windows.utterance_gap_s=2"), "windows and lateness are other than recorded"),
         (("--set", "windows.hop=500"), "windows.hop: unknown key"),
+        (("--record-level", "media"), "--record-level and --record-words need a file; add --record FILE"),
+        (("--record-words",), "--record-level and --record-words need a file; add --record FILE"),
     ],
 )
 def test_what_cannot_be_replayed_is_one_line(
@@ -166,6 +168,17 @@ def test_info_and_list_say_what_there_is(recorded: tuple[Path, list[str]], capsy
     assert run(recording.main, "list", path.parent) == 0
     assert path.name in capsys.readouterr().out
     assert run(recording.main, "list", path) == 2
+
+
+def test_what_is_empty_or_has_no_scores_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    editing.write(tmp_path / "a.mcap", About(name="nothing", begin=Begin(seq=40)), ())
+    assert run(recording.main, "info", tmp_path / "a.mcap") == 0
+    told = capsys.readouterr().out
+    assert "time      10.0 s to 10.0 s, 0.0 min" in told
+    assert "MB a minute" not in told
+    for path in (tmp_path / "a.mcap", DEMO):
+        assert run(recording.main, "verify", path) == 0
+        assert "whole; there are no scores in it with what they depend on" in capsys.readouterr().out
 
 
 def test_verify_finds_it_whole_and_a_changed_score_in_it(
