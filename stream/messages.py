@@ -379,11 +379,16 @@ class Due:
 
 @dataclass(frozen=True, eq=False)
 class Replayed:
-    """An entry that came at `t_ns`, and the scores that it gave then, in their order."""
+    """An entry that came at `t_ns`, and the scores that it gave then, in their order.
+
+    Attributes:
+        end: The number of the window at which the recording ends, where that is known by now: none from there on is scored.
+    """
 
     t_ns: int
     entry: Entry | Due
     scores: tuple[Scored, ...] = ()
+    end: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,7 +115,7 @@ class Session:
         # What lanes are to say again is waited for while the source must be read on, as its end is what lanes finish at.
         again = self._script and not self._updates_come
         self._to_windows: Channel[LaneUpdate | Tick | Replayed] = Channel(_AGAIN if again else 256)
-        self._again: dict[Lane, Channel[LaneUpdate]] = {lane: Channel(_AGAIN) for lane in LANE_PARTS if self._script}
+        self._again: dict[Lane, Channel[LaneUpdate]] = {lane: Channel(_AGAIN) for lane in LANE_PARTS}
         self._voices: Channel[Heard] = Channel(_AGAIN)  # likewise, until the text lane has to hear them
         self._heard = 0  # how many there have been
         self._to_sinks: list[Channel[Output]] = [Channel(WAITING, provisional_first if self._live else None) for _ in sinks]
@@ -131,6 +131,7 @@ class Session:
         self._told: dict[str, int] = {}  # what was given up or came late, as far as it has been told
         self._happened: deque[Event | Anew] = deque(maxlen=1000)  # waiting to be told; from any thread
         self._recorded: deque[Scored] = deque()  # the scores that the present entry gave when it was recorded
+        self._end: int | None = None  # the window at which the recording ends
         self._shown = len(sinks)
         self.problems: list[str] = []
         if recorder:
@@ -292,6 +293,7 @@ class Session:
         if lane is None:
             if not self._updates_come:
                 await self._report(name, without(name, END_NS, self._parts.info.unavailable[name]))
+            self._again[name].close()
             async for _ in inbox:  # nobody wants it, and the sender must not wait
                 pass
             return
@@ -312,9 +314,10 @@ class Session:
                         self.recorder.taken(self._now_ns(), name, packet, taken)
                 await self._report(name, updates)
             await self._report(name, await runner.finish())
+            await self._report(name, [PartEnded(part) for part in LANE_PARTS[name]])
         finally:
+            self._again[name].close()
             await runner.close(0.1 if self._stopping.is_set() else 1.0)
-        await self._report(name, [PartEnded(part) for part in LANE_PARTS[name]])
 
     async def _voice(self, given: Given) -> Any:
         """The packet that is given; what the text lane is to hear is what the audio lane says now."""
@@ -343,7 +346,7 @@ class Session:
         try:
             async for message in self._to_windows:
                 if isinstance(message, Replayed):
-                    self._recorded = deque(message.scores)
+                    self._recorded, self._end = deque(message.scores), message.end
                     if entry := await self._entry(message):
                         await self._take(entry, message.t_ns)
                 else:
@@ -360,8 +363,11 @@ class Session:
         """What came then; None if a lane that takes its packets again has less to say than it had."""
         if not isinstance(replayed.entry, Due):
             return replayed.entry
-        async for update in self._again[replayed.entry.lane]:
+        lane = replayed.entry.lane
+        async for update in self._again[lane]:
             return update
+        if self._new(f"less {lane}", 1) and not self._stopping.is_set():
+            log.warning("the %s lane has less to say than when it was recorded; scores will differ", lane)
         return None
 
     async def _take(self, entry: Entry, t_ns: int) -> None:
@@ -413,8 +419,8 @@ class Session:
         settled = deque(windows.settle())
         while settled:
             window = settled.popleft()
-            if self._script and self._updates_come and not any(each.score.kind == "final" for each in self._recorded):
-                return  # the recording ends within what its last entry gave, and what the words came to is not in it
+            if self._end is not None and window.seq >= self._end:
+                return
             if not self._clock.paced:
                 self._ticked_ns = window.t_end_ns
             await self._overtake(window)

@@ -105,6 +105,7 @@ class RecordingSource:
         if delay_ns and not features:
             raise SourceError(f"{path}: --arrivals delay= needs features; leave --from media out")
         self._features, self._delay_ns = features, delay_ns
+        self._end = None if end_ns is None else -(-end_ns // whole.config.windows.hop_ns)  # the first window after it
         self.name, self.scripted = whole.name, whole.scripted
         provides = {"updates"} if features else set(whole.packets)
         self.provides = cast(frozenset[Provides], frozenset(provides | ({"script"} if self._recorded else set())))
@@ -151,6 +152,7 @@ class RecordingSource:
         entry: Record | None = None
         scores: list[Scored] = []
         texts: tuple[Text, ...] | None = None
+        end = self.about.begin.seq  # the window after the last one that was settled
         for record in self._cut.records():
             kind, value = record.kind, record.value
             if isinstance(value, Coded):
@@ -161,20 +163,21 @@ class RecordingSource:
                 texts = vectors.texts(value)
             elif isinstance(value, Score):
                 scores.append(Scored(value, texts))
+                end = value.seq + 1 if value.kind == "final" else end
             elif kind.topic in ENTRY_TOPICS:
                 if entry:
-                    yield self._replayed(entry, scores)
+                    yield self._replayed(entry, scores, self._end)
                 entry, scores = record, []
             elif not self._features and (given := taker.push(record)):
                 yield given
-        if entry:
-            yield self._replayed(entry, scores)
+        if entry:  # it may end within what this gave
+            yield self._replayed(entry, scores, end)
 
-    def _replayed(self, record: Record, scores: list[Scored]) -> Replayed:
+    def _replayed(self, record: Record, scores: list[Scored], end: int | None) -> Replayed:
         entry: Entry | Due = record.value
         if not self._features and isinstance(entry, LaneUpdate):
             entry = Due(_lane(entry))
-        return Replayed(record.t_ns, entry, tuple(scores))
+        return Replayed(record.t_ns, entry, tuple(scores), end)
 
     # --- as if it had come in time
 
@@ -184,7 +187,7 @@ class RecordingSource:
         texts: tuple[Text, ...] | None = None
         found: list[tuple[int, Entry]] = []
         reached_ns: dict[Part, int] = {}  # when the last that each part has said would have come
-        ended = False
+        end, ended = self.about.begin.seq, False
         for record in self._cut.records():
             value = record.value
             if record.kind is VECTOR:
@@ -192,17 +195,19 @@ class RecordingSource:
             elif record.kind is TEXTS:
                 texts = vectors.texts(value)
             elif isinstance(value, Score):
-                if value.kind == "final" and texts and self.known is not None:
-                    self.known[value.seq] = texts[0]
+                if value.kind == "final":
+                    end = value.seq + 1
+                    if texts and self.known is not None:
+                        self.known[value.seq] = texts[0]
             elif isinstance(value, Ended):
                 ended = True
             elif record.kind.topic in ENTRY_TOPICS and not isinstance(value, Tick):
                 found.append((self._due_ns(record, reached_ns), value))
         found.sort(key=lambda pair: pair[0])  # stable: so what a part says stays in its order
         for due_ns, entry in found:
-            yield Replayed(due_ns, entry)
+            yield Replayed(due_ns, entry, end=end)
         if ended:
-            yield Replayed(found[-1][0] if found else 0, Ended())
+            yield Replayed(found[-1][0] if found else 0, Ended(), end=end)
 
     def _due_ns(self, record: Record, reached_ns: dict[Part, int]) -> int:
         """When it would have come; nothing that a part says comes before what it has said already."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,7 +20,7 @@ from stream.mcap import RecordingReader
 from stream.messages import AudioBlock, Packet, Score, VideoFrame
 from stream.records import PACKETS
 from stream.sources.media import MediaSource
-from stream.sources.recording import RecordingSource
+from stream.sources.recording import Origin, RecordingSource
 from tests.conftest import ROOT, SHARED
 from tests.stream.recordings import in_file, published, record, replay
 from tests.stream.test_recorder import SPOKEN, advances, guessing
@@ -60,6 +61,15 @@ def test_a_start_that_is_passed_without_cropping_is_the_same(whole: Path) -> Non
     expected = of(whole)
     assert again.finals
     assert published(again.finals) == [expected[score.seq] for score in again.finals]
+
+
+@pytest.mark.parametrize(("level", "arrivals"), [("features", "recorded"), ("features", "ideal"), ("media", "recorded")])
+def test_a_replay_ends_where_it_is_to(tmp_path: Path, level: Origin, arrivals: Any) -> None:
+    """The recogniser is sure of a second when it is over, so windows beyond the end are settled with those before it."""
+    record(tmp_path / "a.mcap", SPOKEN, guessing, level=level)
+    source = RecordingSource(tmp_path / "a.mcap", origin=level, arrivals=arrivals, end_ns=13 * HOP + 1)
+    again = replay(source, shared_engine(), guessing if level == "media" else None)
+    assert [score.seq for score in again.finals] == list(range(14))
 
 
 def test_from_media_the_beginning_is_the_same_and_the_middle_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -90,6 +90,21 @@ def test_from_media_it_is_the_same_too(tmp_path_factory: pytest.TempPathFactory,
     assert published(again.outputs, words=True) == published(was.outputs, words=True)
 
 
+def test_from_media_a_lane_that_has_less_to_say_is_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    was = record(tmp_path / "a.mcap", SPOKEN, guessing, level="media")
+
+    def deaf() -> Parts:
+        piece = parts(on=shared_engine(), text="switched off")
+        piece.text = None
+        return piece
+
+    again = replay(RecordingSource(tmp_path / "a.mcap", origin="media"), shared_engine(), deaf)
+    assert [score.seq for score in again.finals] == [score.seq for score in was.finals]
+    assert {score.lanes["text"].reason for score in again.finals} == {"switched off"}
+    told = "the text lane has less to say than when it was recorded; scores will differ"
+    assert [each.getMessage() for each in caplog.records].count(told) == 1
+
+
 def test_pictures_that_were_coded_one_by_one_are_seen_again_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "a.mcap"
     was = record(path, FILMED, filming, ManualClock(), advances([250], 8 * SECOND), level="media")
