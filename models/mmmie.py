@@ -42,7 +42,8 @@ class CausalMMMIEConfig(CausalConfig):
         heads: Of each attention of the context encoder.
         layers: Of the context encoder.
         identity: What is added to a feature before the context encoder: a vector of its modality (`modality`), or that and
-            its place in the utterance (`place`).
+            its place in the utterance (`place`), as sines. Who speaks would be a third reading; it tells nothing of speakers
+            that were not trained on, as live ones are, so there is no such choice.
     """
 
     heads: int = 4
@@ -117,6 +118,9 @@ def _by_lane(x: Tensor) -> Tensor:
 class Information(nn.Module):
     """The estimators, which are fitted beside the model and are no part of it.
 
+    Attributes:
+        least: So many sequences that have both modalities of a pair must be in a batch for what they share to be estimated.
+
     Example:
         information = Information(model.config, shared=0.1, kept=0.01, bound="infonce")
         _, _, features = model.analyse(windows, state)
@@ -138,6 +142,7 @@ class Information(nn.Module):
         make = InfoNCE if bound == "infonce" else Conditional
         self.shared = nn.ModuleList(make(p, p, hidden=p) for _ in self.pairs)
         self.kept = nn.ModuleList(Conditional(getattr(config, m), p, hidden=p) for m in MODALITIES)
+        self.least = max(each.least for each in cast(Iterable[InfoNCE | Conditional], self.shared))
 
     def forward(self, inputs: list[Tensor], features: Tensor, there: Tensor) -> dict[str, Tensor]:
         """The weighted terms.

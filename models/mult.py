@@ -190,7 +190,7 @@ class MulT(Pretrained):
         def transformer(width: int, layers: int, attention_dropout: float) -> Transformer:
             return Transformer(config, width, layers, attention_dropout)
 
-        # Text by audio, text by vision, audio by text and so on: in the authors' code a source brings its dropout, the text's alone.
+        # Text by audio, text by vision, audio by text and so on: in the authors' code attention to the text alone has dropout.
         self.crossmodal = nn.ModuleDict(
             {
                 f"{target}_by_{source}": transformer(d, config.layers, config.attention_dropout if source == "text" else 0.0)

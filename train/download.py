@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from stream.errors import UsageError
@@ -25,6 +26,7 @@ from train.store import replacing
 
 TIMEOUT_S = 60.0  # without a byte
 _BLOCK = 1 << 20  # bytes
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # what a computational sequence begins with
 _ELSE = "try again later, or from elsewhere: with or without --mirror"
 
 
@@ -61,6 +63,8 @@ class Record:
     version: str | None
     sha256: str | None = None
 
+
+_RECORD = TypeAdapter(Record)
 
 # By the CMU Multimodal SDK, https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK; no digests are published.
 _CMU = "http://immortal.multicomp.cs.cmu.edu/CMU-MOSEI"
@@ -161,6 +165,10 @@ def fetch(file: File, data: Path, *, mirror: bool = False) -> None:
         if record is None or have != record.size:
             record = _receive(path, part, url, record, have)
         found = _digest(part)
+        with part.open("rb") as received:
+            if path.suffix == ".csd" and received.read(len(_HDF5)) != _HDF5:
+                part.unlink()
+                raise DataError(f"{url}: what came in is no HDF5 file but perhaps a page that says why; it is deleted, {_ELSE}")
         if file.sha256 and found != file.sha256:
             part.unlink()
             raise DataError(f"{url} has sha256 {found[:12]}…, expected {file.sha256[:12]}…; what came in is deleted, try again")
@@ -224,12 +232,13 @@ def _receive(path: Path, part: Path, url: str, record: Record | None, have: int)
     if record and record.version and 0 < have < record.size:
         headers |= {"Range": f"bytes={have}-", "If-Range": record.version}  # the whole, if it is another version by now
     with _open(Request(url, headers=headers)) as answer:
-        if record and answer.status == 206:
-            if answer.headers["Content-Range"] != f"bytes {have}-{record.size - 1}/{record.size}":
+        if answer.status == 206:
+            whole = record and f"bytes {have}-{record.size - 1}/{record.size}"
+            if record is None or not have or answer.headers["Content-Range"] != whole:
                 raise DataError(f"{url}: the server sends another part than was asked for; delete {part} to begin anew")
         else:
-            length = answer.headers["Content-Length"]
-            if length is None:
+            length = answer.headers["Content-Length"] or ""
+            if not length.isdecimal():
                 raise DataError(f"{url}: the server does not say how long it is, so nobody can tell whether it is whole")
             etag, have = answer.headers["ETag"], 0
             version = answer.headers["Last-Modified"] if etag is None or etag.startswith("W/") else etag
@@ -241,6 +250,8 @@ def _receive(path: Path, part: Path, url: str, record: Record | None, have: int)
             tqdm(total=record.size, initial=have, desc=path.name, unit="B", unit_scale=True, disable=None) as bar,
         ):
             for block in _blocks(answer, url):
+                if out.tell() + len(block) > record.size:
+                    raise DataError(f"{url}: more comes than {record.size:,} bytes; delete {part} to begin anew")
                 out.write(block)
                 bar.update(len(block))
             out.flush()
@@ -256,8 +267,11 @@ def _open(request: Request) -> HTTPResponse:
     try:
         answer: HTTPResponse = urlopen(request, timeout=TIMEOUT_S)
     except HTTPError as error:
+        if error.code == 416 and request.has_header("Range"):  # the file is shorter by now: all of it, then
+            request.remove_header("Range")
+            return _open(request)
         raise DataError(f"{url} cannot be fetched: {error.code} {error.reason}; {_ELSE}") from error
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:  # the last where a redirection is to no URL
         reason = error.reason if isinstance(error, URLError) else error
         raise DataError(f"{url} cannot be reached: {reason}; {_ELSE}") from error
     return answer
@@ -278,8 +292,8 @@ def _record_path(path: Path) -> Path:
 def _read_record(path: Path) -> Record | None:
     """What stands beside a file; None if nothing does, or nothing that can be read, and all begins anew."""
     try:
-        return Record(**json.loads(_record_path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return _RECORD.validate_json(_record_path(path).read_bytes(), strict=True)
+    except (OSError, ValueError):
         return None
 
 

@@ -54,6 +54,10 @@ class Preparer:
                 found.append(self._extractors.features(item.content))
             except (NoFeatures, DataError) as error:
                 found.append(str(error))
+            except (TrainError, ExtractorError, MMLatchError):
+                raise
+            except Exception as error:  # whatever a library makes of one of many thousand files
+                found.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         self._store.write_shard(shard.digest, found)
 
 

@@ -1,8 +1,9 @@
 """What corpora are made of, before any features: labelled items, each with something to read, hear or look at."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -88,7 +89,19 @@ def source_bytes(content: Content) -> bytes:
         case Sound(path):
             return read_bytes(path)
         case Clip(path, start_ns, end_ns):
-            return read_bytes(path) + repr((start_ns, end_ns)).encode()
+            # A film has many clips, so it is read once, and not kept.
+            try:
+                about = path.stat()
+                return _digest_of(path, about.st_size, about.st_mtime_ns) + repr((start_ns, end_ns)).encode()
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@lru_cache(maxsize=16)
+def _digest_of(path: Path, _size: int, _mtime_ns: int) -> bytes:
+    """The SHA-256 of a file that was last changed then."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def read_bytes(path: Path, offset: int = 0, size: int = -1) -> bytes:
@@ -101,7 +114,7 @@ def read_bytes(path: Path, offset: int = 0, size: int = -1) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def digest(parts: Sequence[bytes]) -> str:
+def digest(parts: Iterable[bytes]) -> str:
     """Twenty hex digits of the SHA-256 over several strings of bytes, where each begins and ends being part of it."""
     total = hashlib.sha256()
     for part in parts:

@@ -11,6 +11,7 @@ from models.information import discrepancy
 from models.mfm import Analysis, CausalMFM
 from models.mmmie import CausalMMMIE, Information
 from train.config import FactorsConfig, FitConfig, ObjectiveConfig
+from train.errors import TrainError
 
 _STEEP = 2.0  # of the sign's logistic loss, by sentiment
 _LEAST = 0.05  # of an uncertainty, so that one lucky sequence is not worth everything
@@ -72,11 +73,17 @@ class Objective(nn.Module):
     """What one system's training makes small; what is only fitted for that purpose are its parameters."""
 
     def __init__(self, model: CausalModel, fit: FitConfig, config: ObjectiveConfig) -> None:
+        """Raises TrainError where batches are too small for what is to be estimated of each."""
         super().__init__()
         self._fit, self._config = fit, config
         self.information = (
             Information(model.config, **config.information.model_dump()) if isinstance(model, CausalMMMIE) else None
         )
+        if self.information and fit.batch < self.information.least:
+            raise TrainError(
+                f"objective.information.bound {config.information.bound} estimates {model.config.hidden} columns' covariance, "
+                f"expected fit.batch {self.information.least} or more, got {fit.batch}; or take the bound infonce"
+            )
 
     def forward(
         self, model: CausalModel, lanes: Mapping[str, Tensor], targets: Tensor, steps: Tensor

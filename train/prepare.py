@@ -106,7 +106,7 @@ def prepare(what: Sequence[str], data: Path, store: Store, config: Config, execu
 def _shards(corpus: str, items: Sequence[Item], config: Config) -> Iterator[Shard]:
     for begin in tqdm(range(0, len(items), SHARD), desc=f"{corpus}: reading", unit="shard", leave=False, disable=None):
         chosen = items[begin : begin + SHARD]
-        yield Shard(digest([part for item in chosen for part in _made_from(item, config)]), chosen)
+        yield Shard(digest(part for item in chosen for part in _made_from(item, config)), chosen)
 
 
 def _made_from(item: Item, config: Config) -> tuple[bytes, bytes]:

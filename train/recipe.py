@@ -80,7 +80,7 @@ class Recipe(Section):
 
     def live_fit(self) -> FitConfig:
         """The weights of the causal forms' loss: all steps count alike."""
-        return FitConfig(ramp=0.0, sign=self.fit.sign, spread=0.0)
+        return FitConfig(batch=self.fit.batch, ramp=0.0, sign=self.fit.sign, spread=0.0)
 
 
 def load(name: str, overrides: tuple[str, ...] = ()) -> Recipe:

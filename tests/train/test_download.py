@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from train.data import CORPORA
 from train.download import File
 from train.errors import DataError, TrainError
 
-BODY = bytes(range(256)) * 4000  # about 1 MB, more than one block at a time
+BODY = b"\x89HDF\r\n\x1a\n" + bytes(range(256)) * 4000  # about 1 MB, more than one block at a time
 SHA256 = hashlib.sha256(BODY).hexdigest()
 NAME = "mosei/sequence.csd"
 
@@ -32,6 +33,8 @@ class Server:
         cut: After how many bytes of an answer the connection ends; never if None.
         sized: Whether it says how long an answer is.
         status: What it answers with; no file if that is not 200.
+        ranged: What it answers with who asks for a part, in place of `status`.
+        headers: What it says beside, or in place of what it would.
         asked: Of each request the range, or None.
     """
 
@@ -42,6 +45,8 @@ class Server:
     cut: int | None = None
     sized: bool = True
     status: int = 200
+    ranged: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     asked: list[str | None] = field(default_factory=list)
 
 
@@ -55,19 +60,21 @@ def server() -> Iterator[Server]:
                 self.end_headers()
                 return
             told.asked.append(self.headers["Range"])
-            if told.status != 200:
-                self.send_error(told.status)
+            status = told.ranged if told.ranged and self.headers["Range"] else told.status
+            if status not in (200, 206, 302):
+                self.send_error(status)
                 return
             start = 0
             if told.ranges and self.headers["Range"] and self.headers["If-Range"] == told.version:
                 start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            self.send_response(206 if start else 200)
+            self.send_response(206 if start else status)
+            headers = {"ETag": told.version} if told.version else {}
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(told.body) - 1}/{len(told.body)}")
+                headers["Content-Range"] = f"bytes {start}-{len(told.body) - 1}/{len(told.body)}"
             if told.sized:
-                self.send_header("Content-Length", str(len(told.body) - start))
-            if told.version:
-                self.send_header("ETag", told.version)
+                headers["Content-Length"] = str(len(told.body) - start)
+            for name, value in (headers | told.headers).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(told.body[start:][: told.cut])
 
@@ -111,7 +118,7 @@ def test_a_file_is_fetched_and_its_digest_is_kept_where_none_is_published(
     assert fetched(tmp_path) == BODY
     record = json.loads((tmp_path / f"{NAME}.json").read_text())
     assert record == {"url": server.url, "size": len(BODY), "version": '"one"', "sha256": SHA256}
-    said = f"{NAME}: fetched, 1,024,000 bytes; sha256 {SHA256}, none is published, so it is kept in sequence.csd.json\n"
+    said = f"{NAME}: fetched, {len(BODY):,} bytes; sha256 {SHA256}, none is published, so it is kept in sequence.csd.json\n"
     assert capsys.readouterr().out == said
 
 
@@ -161,7 +168,7 @@ def test_what_cannot_be_gone_on_with_begins_anew(server: Server, tmp_path: Path,
         case "no ranges":
             server.ranges = False
         case "another version":
-            server.version, server.body = '"two"', BODY[::-1]
+            server.version, server.body = '"two"', BODY[:8] + BODY[:7:-1]
         case "too much":
             (tmp_path / f"{NAME}.part").write_bytes(BODY + b"more")
         case "no record":
@@ -171,6 +178,50 @@ def test_what_cannot_be_gone_on_with_begins_anew(server: Server, tmp_path: Path,
 
 
 # --- what can be wrong
+
+
+def test_a_part_that_is_longer_than_the_file_has_become_begins_anew(server: Server, tmp_path: Path) -> None:
+    file = File(NAME, server.url)
+    interrupted(file, tmp_path, server)
+    server.ranged, server.body = 416, BODY[:200_000]
+    download.fetch(file, tmp_path)
+    assert fetched(tmp_path) == BODY[:200_000]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"status": 206, "headers": {"Content-Range": f"bytes 100-199/{len(BODY)}"}}, "another part than was asked for"),
+        ({"body": b"<html>please log in</html>"}, "is no HDF5 file but perhaps a page that says why"),
+        ({"headers": {"Content-Length": "abc"}}, "does not say how long it is"),
+        ({"status": 302, "headers": {"Location": "http://[::1"}}, "cannot be reached"),
+    ],
+)
+def test_an_answer_that_is_not_the_file_is_not_taken_for_it(
+    server: Server, tmp_path: Path, change: dict[str, Any], expected: str
+) -> None:
+    for name, value in change.items():
+        setattr(server, name, value)
+    assert expected in error_of(lambda: download.fetch(File(NAME, server.url), tmp_path), DataError)
+    assert not (tmp_path / NAME).exists()
+
+
+def test_no_more_is_written_than_the_file_has(server: Server, tmp_path: Path) -> None:
+    file = File(NAME, server.url)
+    interrupted(file, tmp_path, server)
+    whole = f"bytes 300000-{len(BODY) - 1}/{len(BODY)}"
+    server.body, server.sized, server.headers = BODY * 4, False, {"Content-Range": whole}
+    assert "more comes than" in error_of(lambda: download.fetch(file, tmp_path), DataError)
+    assert (tmp_path / f"{NAME}.part").stat().st_size <= len(BODY)
+
+
+@pytest.mark.parametrize("record", ['{"size": "7"}', "[]", '{"url": "a", "size": null, "version": null}', "\xff"])
+def test_a_record_that_says_nothing_is_none(server: Server, tmp_path: Path, record: str) -> None:
+    (tmp_path / "mosei").mkdir()
+    (tmp_path / f"{NAME}.json").write_text(record, encoding="latin1")
+    (tmp_path / f"{NAME}.part").write_bytes(BODY[:10])
+    download.fetch(File(NAME, server.url), tmp_path)
+    assert fetched(tmp_path) == BODY
 
 
 def test_a_wrong_digest(server: Server, tmp_path: Path) -> None:

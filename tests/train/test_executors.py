@@ -5,6 +5,7 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -111,6 +112,23 @@ def test_a_cluster_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(executors.importlib, "import_module", lambda _: Cluster())
     message = error_of(lambda: executors._ray(1), TrainError)
     assert message == "the cluster at RAY_ADDRESS=head:6379 cannot be had: no head:6379; is it running?"
+
+
+def test_whatever_a_library_makes_of_an_item_is_a_reason_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def features(_: object, content: Text) -> dict[str, np.ndarray]:
+        if content.words == ("bad",):
+            raise UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "no title")
+        return {"vectors": np.zeros((1, 2), np.float32)}
+
+    monkeypatch.setattr(executors.Extractors, "features", features)
+    store = Store(tmp_path)
+    items = [Item(word, "test", "good", 1.0, Text((word,))) for word in ("good", "bad")]
+    executors.Preparer(prepare.Config(), store).prepare(executors.Shard("0", items))
+    failures = store.read_failures("0")
+    assert list(failures) == [1]
+    assert failures[1].startswith("UnicodeDecodeError: ")
 
 
 def test_an_actor_hands_errors_on_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

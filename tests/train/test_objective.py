@@ -8,7 +8,9 @@ from torch.testing import assert_close
 from models.causal import FLAGS, MODALITIES, CausalModel, Prediction
 from models.information import discrepancy
 from models.systems import System, untrained
+from tests.train.one_line import error_of
 from train.config import FactorsConfig, FitConfig, InformationConfig, ObjectiveConfig
+from train.errors import TrainError
 from train.objective import Objective, objective
 
 SIZES = {"text": 5, "audio": 4, "vision": 3}
@@ -102,6 +104,15 @@ def terms_of(model: CausalModel, lanes: dict[str, Tensor], **config: Any) -> tup
     found = Objective(model, PLAIN, ObjectiveConfig(**config))
     torch.manual_seed(0)
     return found(model, lanes, TARGETS, STEPS)
+
+
+def test_batches_too_small_for_a_covariance_are_one_line() -> None:
+    model = model_of("mmmie")
+    config = ObjectiveConfig(information=InformationConfig(bound="ba"))
+    least = model.config.hidden + 1
+    Objective(model, FitConfig(batch=least), config)
+    text = error_of(lambda: Objective(model, FitConfig(batch=least - 1), config), TrainError)
+    assert f"expected fit.batch {least} or more, got {least - 1}; or take the bound infonce" in text
 
 
 @pytest.mark.parametrize("system", ["mmlatch", "late-fusion", "mult"])
