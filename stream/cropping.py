@@ -7,10 +7,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 
+from stream.errors import SourceError
 from stream.mcap import About, RecordingReader
 from stream.messages import Begin, Coded, Score
 from stream.progress import Progress
-from stream.records import ENTRY_TOPICS, OUTPUT_TOPICS, PACKETS, TAKEN, TEXTS, VECTOR, VECTORS, VIDEO, Record
+from stream.records import ENTRY_TOPICS, OUTPUT_TOPICS, OUTPUTS, PACKETS, TAKEN, TEXTS, VECTOR, VECTORS, VIDEO, Record
 
 
 class Cut:
@@ -27,18 +28,32 @@ class Cut:
             reader: Of the whole.
             start_ns: Not before the window that starts anew last up to here; None for the beginning.
             end_ns: Up to the final score of the window that starts here or after, without it; None for the end.
+
+        Raises:
+            SourceError: There is nothing between them.
         """
         self._reader, self._end_ns = reader, end_ns
         self._lead: set[int] = set()  # the numbers of earlier records that windows of the part depend on
         self._first = 0  # the number of the first record after the lead
         self.about: About = reader.about
-        if start_ns is None:
-            return
-        if reader.about.session is None:
-            seq = start_ns // reader.about.config.windows.hop_ns
-            self.about = reader.about.model_copy(update={"begin": replace(reader.about.begin, seq=seq)})
-        else:
-            self._find(start_ns)
+        hop_ns = reader.about.config.windows.hop_ns
+        if start_ns is not None:
+            if not self._lasts(start_ns):
+                raise SourceError(f"{reader.path}: ends before {start_ns / 1e9:g} s; begin earlier")
+            if reader.about.session is None:
+                self.about = reader.about.model_copy(update={"begin": replace(reader.about.begin, seq=start_ns // hop_ns)})
+            else:
+                self._find(start_ns)
+        begin_ns = self.about.begin.seq * hop_ns
+        if end_ns is not None and end_ns <= begin_ns:
+            raise SourceError(f"{reader.path}: begins at {begin_ns / 1e9:g} s; end after that")
+
+    def _lasts(self, t_ns: int) -> bool:
+        """Whether there is a window or a packet then or after it."""
+        if self.about.session is None:
+            return any(record.value.t_ns >= t_ns for record in self._reader.records(frozenset(PACKETS)))
+        scores = (record.value for record in self._reader.records(frozenset({OUTPUTS[Score].topic})))
+        return any(score.kind == "final" and score.t_end_ns > t_ns for score in scores)
 
     def _find(self, start_ns: int) -> None:
         windows = self.about.config.windows

@@ -101,6 +101,8 @@ def test_a_stretch_of_it(recorded: tuple[Path, list[str]], capsys: pytest.Captur
         (("--arrivals", "never"), "--arrivals never: expected recorded, ideal, or delay=SECONDS"),
         (("--start", "x"), "--start x: expected seconds, as in 12.5"),
         (("--start", "5", "--end", "4"), "--end 4: not after --start 5"),
+        (("--start", "99"), "ends before 99 s; begin earlier"),
+        (("--end", "0"), "begins at 0 s; end after that"),
         (("--set", "windows.utterance_gap_s=2"), "windows and lateness are other than recorded"),
         (("--set", "windows.hop=500"), "windows.hop: unknown key"),
         (("--record-level", "media"), "--record-level and --record-words need a file; add --record FILE"),
@@ -269,6 +271,8 @@ def test_sound_and_pictures_with_the_score_in_them(tmp_path: Path, capsys: pytes
         (("info", "none.mcap"), "none.mcap: cannot be opened"),
         (("import", "none.mp4", "out.mcap"), "none.mp4: no such file"),
         (("crop", DEMO, "out.mcap", "--start", "3", "--end", "2"), "--end 2: not after --start 3"),
+        (("crop", DEMO, "out.mcap", "--start", "99"), "ends before 99 s; begin earlier"),
+        (("crop", DEMO, "out.mcap", "--end", "0"), "begins at 0 s; end after that"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: tuple[Any, ...], expected: str, caplog: pytest.LogCaptureFixture) -> None:
