@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _recorded(locations: "Sequence[str]") -> "dict[str, Any]":
     """The configuration of a session that is replayed."""
     location = re.sub(r"^[A-Za-z0-9_-]{1,64}=", "", locations[0])
-    if len(locations) > 1 or Path(location).suffix != ".mcap":
+    if len(locations) > 1 or not _is_recording(location):
         return {}
     from stream.mcap import RecordingReader
 
@@ -120,6 +120,10 @@ def _sessions(locations: "Sequence[str]", name: str) -> list[tuple[str, str]]:
     return found
 
 
+def _is_recording(location: str) -> bool:
+    return Path(location).suffix == ".mcap" and "://" not in location
+
+
 def open_sources(location: str) -> "tuple[Source, ...]":
     """The sources of that description: devices, a recording by its ending, else what FFmpeg makes of it.
 
@@ -128,7 +132,7 @@ def open_sources(location: str) -> "tuple[Source, ...]":
     """
     if re.match(r"(camera|mic)(?![^:+])", location):
         return _open_devices(re.split(r"\+(?=(?:camera|mic)(?![^:+]))", location))
-    if location == "demo" or Path(location).suffix == ".mcap":
+    if location == "demo" or _is_recording(location):
         from stream.sources.recording import RecordingSource
 
         return (RecordingSource(Path(__file__).with_name("demo.mcap") if location == "demo" else Path(location)),)
@@ -146,10 +150,12 @@ def _transcribed(sources: "tuple[Source, ...]", path: Path) -> "Source":
 def _open_devices(descriptions: "Sequence[str]") -> "tuple[Source, ...]":
     from stream.sources.camera import CameraSource
     from stream.sources.microphone import MicrophoneSource
+    from stream.sources.source import without_secrets
 
     kinds = [description.partition(":")[0] for description in descriptions]
     if len(set(kinds)) < len(kinds):
-        raise UsageError(f"--source {'+'.join(descriptions)}: one camera and one microphone a session; give --source again")
+        shown = "+".join(map(without_secrets, descriptions))
+        raise UsageError(f"--source {shown}: one camera and one microphone a session; give --source again")
     opened: list[Source] = []
     wrong = []
     for description in descriptions:

@@ -429,6 +429,20 @@ def test_a_live_source_runs_at_its_own_speed(
         assert camera.opened == 0
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("http://bob:hunter2@127.0.0.1:9/x.mcap", "http://127.0.0.1:9/x.mcap: cannot be opened"),
+        ("camera:http://bob:hunter2@127.0.0.1:9+camera", "--source camera:http://127.0.0.1:9+camera: one camera"),
+    ],
+)
+def test_a_source_that_is_refused_keeps_its_password_to_itself(
+    live: Any, caplog: pytest.LogCaptureFixture, source: str, said: str
+) -> None:
+    assert live("--source", source).code == 2
+    assert caplog.records[0].getMessage().startswith(said)
+
+
 def shell(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "stream.live", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, **options
