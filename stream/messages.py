@@ -131,6 +131,12 @@ def part_of(update: LaneUpdate) -> Part:
             return part
 
 
+def lane_of(update: LaneUpdate) -> Lane:
+    """Whose it is; the audio lane speaks for the voice detector."""
+    part = part_of(update)
+    return "audio" if part == "voice" else part
+
+
 @dataclass(frozen=True)
 class Tick:
     """The present is `t_ns`, the end of a window; if `live`, there are windows up to it, and what is late is overtaken."""
@@ -434,6 +440,17 @@ class Coded:
 
 
 Packet = VideoFrame | AudioBlock | VisionRows | Transcript | Gap | Replayed | Given
+
+
+def taker_of(packet: Packet | Coded) -> Lane:
+    """Which lane takes it."""
+    match packet:
+        case AudioBlock() | Gap(kind="audio"):
+            return "audio"
+        case Transcript():
+            return "text"
+        case _:
+            return "vision"
 
 
 @dataclass(frozen=True)

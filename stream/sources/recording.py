@@ -19,13 +19,11 @@ from stream.mcap import RecordingReader
 from stream.messages import (
     END_NS,
     Anew,
-    AudioBlock,
     Coded,
     Due,
     Ended,
     Entry,
     Event,
-    Gap,
     Given,
     Lane,
     LaneUpdate,
@@ -37,9 +35,10 @@ from stream.messages import (
     Scored,
     Text,
     Tick,
-    Transcript,
     VideoFrame,
+    lane_of,
     part_of,
+    taker_of,
 )
 from stream.pictures import Decoder
 from stream.records import ENTRY_TOPICS, PACKETS, TAKEN, TEXTS, VECTOR, VECTORS, Record, TakenRecord, Texts
@@ -105,6 +104,7 @@ class RecordingSource:
         if delay_ns and not features:
             raise SourceError(f"{path}: --arrivals delay= needs features; leave --from media out")
         self._features, self._delay_ns = features, delay_ns
+        self._end_ns = end_ns
         self._end = None if end_ns is None else -(-end_ns // whole.config.windows.hop_ns)  # the first window after it
         self.name, self.scripted = whole.name, whole.scripted
         provides = {"updates"} if features else set(whole.packets)
@@ -120,7 +120,7 @@ class RecordingSource:
         elif self._features:
             yield from self._in_time()
         else:
-            yield from self._packets()
+            yield from (packet for packet in self._packets() if self._end_ns is None or packet.t_ns < self._end_ns)
         if self._reader.problem:
             self.problems.append(self._reader.problem)
 
@@ -176,7 +176,7 @@ class RecordingSource:
     def _replayed(self, record: Record, scores: list[Scored], end: int | None) -> Replayed:
         entry: Entry | Due = record.value
         if not self._features and isinstance(entry, LaneUpdate):
-            entry = Due(_lane(entry))
+            entry = Due(lane_of(entry))
         return Replayed(record.t_ns, entry, tuple(scores), end)
 
     # --- as if it had come in time
@@ -237,7 +237,7 @@ class _Taker:
                 if len(self._pictures) > _PICTURES:
                     self._pictures.popitem(last=False)
         elif record.kind.topic in PACKETS:
-            self._packet[_taker(value)] = value
+            self._packet[taker_of(value)] = value
         elif record.kind is TAKEN:
             return self._given(record.t_ns, value)
         return None
@@ -278,23 +278,6 @@ class _Vectors:
             Text(self._none if number is None else self._found[number], told)
             for number, told in zip(texts.vectors, texts.told, strict=True)
         )
-
-
-def _lane(update: LaneUpdate) -> Lane:
-    """Whose it is; the audio lane speaks for the voice detector."""
-    part = part_of(update)
-    return "audio" if part == "voice" else part
-
-
-def _taker(packet: Packet) -> Lane:
-    """Which lane takes it."""
-    match packet:
-        case AudioBlock() | Gap(kind="audio"):
-            return "audio"
-        case Transcript():
-            return "text"
-        case _:
-            return "vision"
 
 
 def _ready_made(packets: tuple[str, ...]) -> set[str]:

@@ -17,7 +17,7 @@ from stream import editing
 from stream.clock import ManualClock, UnpacedClock
 from stream.errors import SourceError, UsageError
 from stream.mcap import RecordingReader
-from stream.messages import AudioBlock, Packet, Score, VideoFrame
+from stream.messages import AudioBlock, Packet, RowsUpdate, Score, VideoFrame, VisionRows, WordsUpdate
 from stream.records import PACKETS
 from stream.sources.media import MediaSource
 from stream.sources.recording import Origin, RecordingSource
@@ -83,6 +83,49 @@ def test_from_media_the_beginning_is_the_same_and_the_middle_is_refused(whole: P
     ideal = RecordingSource(tmp_path / "middle.mcap", origin="media", arrivals="ideal")
     packets = list(ideal.packets(UnpacedClock()))
     assert min(packet.t_ns for packet in packets) >= ideal.about.begin.seq * HOP
+
+
+@pytest.mark.parametrize("start_ns", [None, 0])
+def test_after_its_end_a_part_holds_only_what_its_last_windows_waited_for(
+    whole: Path, tmp_path: Path, start_ns: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The recogniser is sure of a second when it is over, so it has to hear all of the fourth."""
+    end_ns = 13 * HOP
+    editing.crop(whole, tmp_path / "part.mcap", start_ns, end_ns)
+    values = [each.value for each in RecordingReader(tmp_path / "part.mcap").records()]
+    assert max(value.t_ns for value in values if isinstance(value, AudioBlock)) < 5 * SECOND
+    assert max(value.t_ns for value in values if isinstance(value, VisionRows)) <= end_ns + HOP
+    assert max(value.t_start_ns for value in values if isinstance(value, Score)) < end_ns
+    assert max(rows.t_ns.max(initial=0) for value in values if isinstance(value, RowsUpdate) for rows in [value.rows]) < end_ns
+    said = [word for value in values if isinstance(value, WordsUpdate) for word in (*value.final, *value.provisional)]
+    assert {set(word.text) <= {*"x "} for word in said if word.end_ns > end_ns} == {True}
+    assert not any(set(word.text) <= {*"x "} for word in said if word.end_ns <= end_ns)
+    for source, make in (
+        (RecordingSource(tmp_path / "part.mcap"), None),
+        (RecordingSource(tmp_path / "part.mcap", origin="media"), guessing),
+    ):
+        assert published(replay(source, shared_engine(), make).outputs) == in_file(tmp_path / "part.mcap")
+    assert not [each for each in caplog.records if "has less to say" in each.getMessage()]
+
+
+def test_a_film_without_sound_is_cut_to_the_pictures_in_view(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as film:
+        video = film.add_stream("mpeg4", rate=10, width=64, height=64)
+        video.codec_context.gop_size, video.codec_context.max_b_frames = 8, 2
+        for number in range(40):
+            film.mux(video.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 5 * number, np.uint8), format="rgb24")))
+        film.mux(video.encode())
+    editing.import_media(str(tmp_path / "a.mp4"), tmp_path / "a.mcap")
+    editing.crop(tmp_path / "a.mcap", tmp_path / "b.mcap", 1 * SECOND, 2 * SECOND)
+    coded = [each.value for each in RecordingReader(tmp_path / "b.mcap").records()]
+    assert max(each.t_ns for each in coded) < 2.3 * SECOND  # those in view before may hang on the next two
+    whole, part = (
+        {packet.t_ns: packet for packet in source.packets(UnpacedClock()) if isinstance(packet, VideoFrame)}
+        for source in (RecordingSource(tmp_path / "a.mcap"), RecordingSource(tmp_path / "b.mcap", end_ns=2 * SECOND))
+    )
+    seen = [t_ns for t_ns in part if t_ns >= 1 * SECOND]
+    assert seen == [t_ns for t_ns in whole if 1 * SECOND <= t_ns < 2 * SECOND]
+    assert all((part[t_ns].image == whole[t_ns].image).all() for t_ns in seen)
 
 
 def test_parts_are_the_whole_again_and_a_missing_one_is_noticed(tmp_path: Path) -> None:
