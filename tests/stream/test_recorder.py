@@ -213,10 +213,11 @@ def test_no_part_ends_before_what_it_has_said(tmp_path: Path, delay_ns: int) -> 
     assert replay(source, shared_engine(), clock=UnpacedClock()).lasting() == was.lasting()
 
 
+@pytest.mark.clocked
 def test_words_that_come_later_change_no_final(tmp_path: Path) -> None:
     was = record(tmp_path / "a.mcap", SPOKEN, guessing)
     late = replay(
-        RecordingSource(tmp_path / "a.mcap", arrivals="ideal", delay_ns=2 * SECOND), shared_engine(), clock=PacedClock(20.0)
+        RecordingSource(tmp_path / "a.mcap", arrivals="ideal", delay_ns=2 * SECOND), shared_engine(), clock=PacedClock(8.0)
     )
     assert late.lasting() == was.lasting()
     known = [score.lanes["text"].status for score in late.provisional]
