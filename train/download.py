@@ -274,6 +274,9 @@ def _open(request: Request) -> HTTPResponse:
     except (OSError, HTTPException, ValueError) as error:  # the last where a redirection is to no URL
         reason = error.reason if isinstance(error, URLError) else error
         raise DataError(f"{url} cannot be reached: {reason}; {_ELSE}") from error
+    if url.startswith("https:") and not answer.url.startswith("https:"):
+        answer.close()
+        raise DataError(f"{url}: the server sends one on to {answer.url}, where nobody vouches for what comes; {_ELSE}")
     return answer
 
 

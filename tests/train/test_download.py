@@ -206,6 +206,16 @@ def test_an_answer_that_is_not_the_file_is_not_taken_for_it(
     assert not (tmp_path / NAME).exists()
 
 
+def test_nobody_is_followed_from_an_encrypted_address_to_one_that_is_not(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow = download.urlopen
+    monkeypatch.setattr(download, "urlopen", lambda _, timeout: follow(server.url, timeout=timeout))
+    text = error_of(lambda: download.fetch(File(NAME, "https://example.org/sequence.csd"), tmp_path), DataError)
+    assert f"sends one on to {server.url}" in text
+    assert not (tmp_path / "mosei").exists()
+
+
 def test_no_more_is_written_than_the_file_has(server: Server, tmp_path: Path) -> None:
     file = File(NAME, server.url)
     interrupted(file, tmp_path, server)
