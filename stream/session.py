@@ -419,15 +419,16 @@ class Session:
         settled = deque(windows.settle())
         while settled:
             window = settled.popleft()
+            if window.restart and (over := self._utterances.finish()):
+                await self._emit(over)  # before the score of this window, with which a recording may begin
             if self._end is not None and window.seq >= self._end:
                 return
             if not self._clock.paced:
                 self._ticked_ns = window.t_end_ns
             await self._overtake(window)
             final = await self._scored([window], final=True)
+            self._utterances.take(final, restart=window.restart)
             await self._emit(final)
-            if over := self._utterances.take(final, restart=window.restart):
-                await self._emit(over)
             self._arrivals.forget(window.t_end_ns)
             await self._speculate(list(settled))  # the display does not wait for a long row of finals
         await self._speculate([])

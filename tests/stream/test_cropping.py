@@ -141,6 +141,16 @@ def test_parts_are_the_whole_again_and_a_missing_one_is_noticed(tmp_path: Path) 
     assert not (tmp_path / "b.mcap").exists()
 
 
+def test_an_utterance_is_in_the_part_in_which_it_was(tmp_path: Path) -> None:
+    """Where it would grow too long it is over, and the next part may begin at once."""
+    was = record(tmp_path / "a.mcap", SPOKEN, guessing, part_minutes=0.001)
+    paths = sorted(tmp_path.glob("*.mcap"))
+    assert max(RecordingReader(path).about.begin.seq * HOP for path in paths) == was.utterances[0].t_end_ns
+    for path in paths:
+        found = in_file(path)
+        assert published(replay(RecordingSource(path), shared_engine()).outputs)[: len(found)] == found
+
+
 def test_parts_of_different_recordings_are_not_joined(whole: Path, tmp_path: Path) -> None:
     record(tmp_path / "a.mcap", SPOKEN[:100], guessing)
     with pytest.raises(UsageError, match="of another session, or recorded otherwise"):
