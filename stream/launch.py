@@ -235,6 +235,7 @@ def _recorders(settings: "Config", wired: "Sequence[tuple[Input, Parts]]", clock
             place=parts.scorer.place,
             start_unix_ns=clock.unix_ns(0) if clock.paced else None,
             begin=parts.begin,
+            words=given.recording is None or "updates" not in given.provides or given.recording.about.words,
         )
         for given, parts in wired
     ]

@@ -72,6 +72,7 @@ log = logging.getLogger(__name__)
 _FLUSH_S = 1.0  # what is younger is lost if the process is killed
 _MOST_BYTES = 256 * 2**20  # waiting to be written; a second of pictures is a few million
 _MOST_RECORDS = 200_000  # likewise, half an hour of features
+_MOST_SHOWN = 1000  # packets of video from one picture that stands by itself to the next
 _PACKAGES = ("mmlatch-live", "torch", "numpy", "mediapipe", "onnxruntime", "silero-vad", "av", "transformers", "tokenizers")
 
 
@@ -112,6 +113,7 @@ class Recorder:
         place: tuple[int, int] = (0, 1),
         start_unix_ns: int | None = None,
         begin: Begin | None = None,
+        words: bool = True,
     ) -> None:
         """Begin the recording, unless the configuration says that it waits to be asked for.
 
@@ -123,16 +125,22 @@ class Recorder:
             place: See `Scorer.place`.
             start_unix_ns: Wall time of session time 0, if that is known.
             begin: Where the session begins, if it is a replay of a part of one.
+            words: Whether its sources tell the words; a recording without them tells only how many there were.
 
         Raises:
-            UsageError: The file is there already, or cannot be made; also if it is to be made later.
+            UsageError: The file is there already, or cannot be made; also if it is to be made later. Or there are no packets.
         """
         self._path, self._limits = path, config.record
         self._media = config.record.level == "media"
+        packets -= {"updates", "script"}  # those of a recording, which are no packets
+        if self._media and not packets:
+            raise UsageError(
+                "--record-level media: features have no pictures and no sound; leave it out, or replay --from media"
+            )
         self._about = About(
             id=secrets.token_hex(8),
             level=config.record.level,
-            words=config.record.words or self._media,
+            words=words and (config.record.words or self._media),
             session=info,
             config=config.model_copy(update={"mqtt": MqttConfig(), "dashboard": DashboardConfig(), "record": RecordConfig()}),
             packets=tuple(sorted(packets)) if self._media else (),
@@ -166,6 +174,7 @@ class Recorder:
         self._file: RecordingWriter | None = None
         self._begun_ns = self._begun_seq = 0  # of the present part
         self._texts: Record | None = None  # of the score that comes next
+        self._shown: list[Record] = []  # coded video since the last picture that stands by itself
         self._vectors: OrderedDict[bytes, int] = OrderedDict()  # the numbers of those in the present part, oldest first
         try:
             if self._wanted:
@@ -297,7 +306,11 @@ class Recorder:
             self._texts = record
             return
         records = [record]
-        if kind.topic in ENTRY_TOPICS:
+        if kind is VIDEO:
+            self._shown = [] if value.key or len(self._shown) == _MOST_SHOWN else self._shown
+            if value.key or self._shown:
+                self._shown.append(record)
+        elif kind.topic in ENTRY_TOPICS:
             self._progress.entry(record)
         elif kind.topic in OUTPUT_TOPICS:
             if self._progress.output(value):
@@ -348,7 +361,7 @@ class Recorder:
                 return
             self._close()
         self._open(self._about.model_copy(update={"begin": self._progress.begin}))
-        for record in self._progress.lead():
+        for record in sorted([*self._progress.lead(), *self._shown], key=lambda each: each.number):
             if self._file and self._kept(record.kind):
                 self._write(self._file, record)
 

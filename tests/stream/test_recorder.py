@@ -29,7 +29,7 @@ from stream.messages import AudioBlock, Coded, Lane, Output, Packet, Score, Tran
 from stream.parts import Parts
 from stream.pictures import decode_jpeg
 from stream.recorder import Recorder, part_path
-from stream.records import PACKETS, PICTURE
+from stream.records import PACKETS, PICTURE, VIDEO
 from stream.sources.camera import CameraSource
 from stream.sources.recording import RecordingSource
 from tests.conftest import ROOT
@@ -245,6 +245,20 @@ def test_each_part_replays_by_itself_and_together_they_are_the_whole(tmp_path: P
         assert published(again.outputs)[: len(recorded)] == recorded
         seen += [score.seq for score in again.finals]
     assert set(seen) == set(finals)
+
+
+def test_a_part_of_a_film_begins_with_a_picture_that_stands_by_itself(tmp_path: Path) -> None:
+    def show(t_ns: int) -> None:
+        recorder.coded(Coded(t_ns, "h264", b"", key=t_ns % (2 * SECOND) == 0))
+
+    recorder = Recorder(tmp_path / "a.mcap", config(level="media", part_minutes=0.001), about(), packets=frozenset({"audio"}))
+    run(ListSource(SPOKEN, work=show), guessing(), UnpacedClock(), recorder)
+    paths = list(tmp_path.glob("*.mcap"))
+    assert len(paths) > 2
+    for path in paths:
+        records = list(RecordingReader(path).records())
+        assert next(each.value.key for each in records if each.kind is VIDEO)
+        assert records[-1].number == max(each.number for each in records)
 
 
 def test_only_the_newest_parts_are_kept(tmp_path: Path) -> None:
