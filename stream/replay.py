@@ -89,6 +89,9 @@ def _open(options: argparse.Namespace, settings: "Config", closing: contextlib.E
         end_ns=end_ns,
     )
     closing.callback(source.close)
+    by_number = source.about.begin.seq or source.known is not None
+    if matched[1] != "recorded" and by_number and settings.windows != source.about.config.windows:
+        raise UsageError("windows are other than recorded; with --start, or where words were not recorded, leave them")
     return [Input(settings.session, (source,))]
 
 

@@ -104,6 +104,11 @@ def test_a_stretch_of_it(recorded: tuple[Path, list[str]], capsys: pytest.Captur
         (("--start", "99"), "ends before 99 s; begin earlier"),
         (("--end", "0"), "begins at 0 s; end after that"),
         (("--set", "windows.utterance_gap_s=2"), "windows and lateness are other than recorded"),
+        (
+            ("--arrivals", "ideal", "--set", "windows.hop_ms=500"),
+            "windows are other than recorded; with --start, or where words",
+        ),
+        (("--record", "a.mcap", "--record-level", "media"), "--record-level media: features have no pictures and no sound"),
         (("--set", "windows.hop=500"), "windows.hop: unknown key"),
         (("--record-level", "media"), "--record-level and --record-words need a file; add --record FILE"),
         (("--record-words",), "--record-level and --record-words need a file; add --record FILE"),
@@ -141,6 +146,11 @@ def test_a_recording_that_could_not_be_finished_is_told_at_the_end(
     path = tmp_path / "a.mcap"
     assert run(live.main, "--source", "demo", "--speed", "max", "--format", "none", "--record", path) == 1
     assert error(caplog) == f"--record {path}: the recording ended before the session: the disk is full; make room"
+
+
+def test_recorded_again_it_has_no_words_that_it_did_not_have(recorded: tuple[Path, list[str]], tmp_path: Path) -> None:
+    lines("stream.replay", recorded[0], "--speed", "max", "--record", tmp_path / "again.mcap", "--record-words")
+    assert not RecordingReader(tmp_path / "again.mcap").about.words
 
 
 def test_several_sessions_have_a_file_each_and_replay_in_their_places(tmp_path: Path) -> None:
