@@ -99,8 +99,8 @@ class Progress:
             return False
         state = self._splitter.state
         restart = self._splitter.next(bool(output.voiced), anew=output.seq in self._anew)
-        self._utterances.take(output, restart=restart)
         if restart:
+            self._utterances.finish()
             self.begin = Begin(
                 seq=output.seq,
                 splitter=state,
@@ -109,6 +109,7 @@ class Progress:
                 said={seq: said for seq, said in self._said.items() if seq >= output.seq},
                 utterance=self._utterances.number,
             )
+        self._utterances.take(output)
         self._next, self._smooth = output.seq + 1, output.smooth
         self._anew.discard(output.seq)
         self._said.pop(output.seq, None)

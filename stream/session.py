@@ -427,7 +427,7 @@ class Session:
                 self._ticked_ns = window.t_end_ns
             await self._overtake(window)
             final = await self._scored([window], final=True)
-            self._utterances.take(final, restart=window.restart)
+            self._utterances.take(final)
             await self._emit(final)
             self._arrivals.forget(window.t_end_ns)
             await self._speculate(list(settled))  # the display does not wait for a long row of finals

@@ -52,7 +52,7 @@ class UtteranceSplitter:
 
 
 class UtteranceLog:
-    """Sums up each utterance when the next run of windows begins; runs without a voice are none.
+    """Sums up each utterance when it is over, which is before the next run of windows begins; runs without a voice are none.
 
     Attributes:
         number: Of the next utterance.
@@ -63,12 +63,10 @@ class UtteranceLog:
         self.number = number
         self._run: list[Score] = []  # the final scores since the last restart, while a voice was heard in them
 
-    def take(self, score: Score, *, restart: bool) -> Utterance | None:
-        """Take the next final score, and whether its window starts anew; returns the utterance that this ends."""
-        over = self.finish() if restart else None
+    def take(self, score: Score) -> None:
+        """Take the next final score; if its window starts anew, `finish` first."""
         if self._run or score.voiced:
             self._run.append(score)
-        return over
 
     def finish(self) -> Utterance | None:
         """The utterance that is open, now that it is over; None if there is none."""

@@ -66,7 +66,11 @@ def final(seq: int, sentiment: float, voiced: float | None, *words: str) -> Scor
 
 def utterances(scores: Sequence[Score], restarts: Sequence[int]) -> list[Utterance]:
     log = UtteranceLog()
-    found = [log.take(score, restart=score.seq in restarts) for score in scores]
+    found = []
+    for score in scores:
+        if score.seq in restarts:
+            found.append(log.finish())
+        log.take(score)
     return [over for over in (*found, log.finish()) if over]
 
 
@@ -88,17 +92,14 @@ def test_an_utterance_lasts_from_its_first_window_to_the_last_with_a_voice_or_a_
     assert [word.text for word in over.words] == ["I", "love", "it", "all"]
 
 
-def test_it_is_over_where_the_next_run_begins_and_at_the_end() -> None:
+def test_each_is_finished_once() -> None:
     log = UtteranceLog()
     assert log.finish() is None
-    assert log.take(final(0, 1.0, 1.0), restart=True) is None
-    assert log.take(final(1, 2.0, 1.0), restart=False) is None
-    cut = log.take(final(2, 3.0, 1.0), restart=True)  # one that was too long
-    assert cut is not None
+    cut, last = utterances([final(seq, seq + 1.0, 1.0) for seq in range(3)], [0, 2])  # one that was too long, and the rest
     assert (cut.number, cut.t_start_ns, cut.t_end_ns, cut.mean) == (0, 0, 2 * HOP, 1.5)
-    last = log.finish()
-    assert last is not None
     assert (last.number, last.t_start_ns, last.t_end_ns, last.sentiment) == (1, 2 * HOP, 3 * HOP, 3.0)
+    log.take(final(0, 1.0, 1.0))
+    assert log.finish() is not None
     assert log.finish() is None
 
 
@@ -116,12 +117,13 @@ def test_the_peak_is_what_is_furthest_from_0_of_either_sign() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(-3, 3)), max_size=80))
 def test_every_voiced_window_is_in_one_utterance(windows: list[tuple[bool, bool, float]]) -> None:
-    splitter, log = UtteranceSplitter(gap_windows=3, max_windows=8), UtteranceLog()
-    found: list[Utterance | None] = []
-    for seq, (voiced, spoken, sentiment) in enumerate(windows):
-        score = final(seq, sentiment, float(voiced), *(["word"] if spoken else []))
-        found.append(log.take(score, restart=splitter.next(voiced)))
-    overs = [over for over in (*found, log.finish()) if over]
+    splitter = UtteranceSplitter(gap_windows=3, max_windows=8)
+    restarts = [seq for seq, (voiced, _, _) in enumerate(windows) if splitter.next(voiced)]
+    scores = [
+        final(seq, sentiment, float(voiced), *(["word"] if spoken else []))
+        for seq, (voiced, spoken, sentiment) in enumerate(windows)
+    ]
+    overs = utterances(scores, restarts)
     assert [over.number for over in overs] == list(range(len(overs)))
     spans = [range(over.t_start_ns // HOP, over.t_end_ns // HOP) for over in overs]
     inside = [seq for span in spans for seq in span]
