@@ -29,11 +29,16 @@ _STEADY_NS = 30_000_000_000  # a source that ran so long is well again
 
 
 class FileFeed:
-    """Reads a source at the clock's pace, waiting whenever whoever takes the packets does."""
+    """Reads a source at the clock's pace, waiting whenever whoever takes the packets does.
+
+    Attributes:
+        reached_ns: Nothing older will be handed on.
+    """
 
     def __init__(self, source: Source, clock: Clock, put: Callable[[Packet], Awaitable[object]]) -> None:
         """Hand packets to `put`."""
         self._source, self._clock, self._put = source, clock, put
+        self.reached_ns = 0
         self._reading: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -59,6 +64,7 @@ class FileFeed:
             packets = self._source.packets(self._clock)
             while some := await worker.call(_some, packets):
                 for packet in some:
+                    self.reached_ns = packet.t_ns
                     if self._clock.paced:
                         await self._clock.sleep_until(packet.t_ns)
                     await self._put(packet)

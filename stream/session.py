@@ -442,12 +442,17 @@ class Session:
                 return
             t_ns = self._recorded[0].score.t_end_ns
         else:
-            t_ns = self._clock.now_ns() // self._hop_ns * self._hop_ns
+            t_ns = self._shown_ns() // self._hop_ns * self._hop_ns
             if t_ns <= self._ticked_ns or self._ended:
                 return
             self._ticked_ns = t_ns
         if tail := [*settled, *self._parts.windows.tail(t_ns, self._parts.scorer.longest)]:
             await self._emit(await self._scored(tail, final=False))
+
+    def _shown_ns(self) -> int:
+        """What the display shows: the present, but of a file that is not read in time no more than the window it is read in."""
+        read = (feed.reached_ns + self._hop_ns for feed in self._feeds if isinstance(feed, FileFeed))
+        return min(self._clock.now_ns(), *read)
 
     async def _prepare(self, update: WordsUpdate) -> None:
         """Look new words up at once, not when the next window has passed and its score is waited for."""

@@ -359,6 +359,31 @@ class Leaving(ListSink):
                 return
 
 
+def test_of_a_file_that_is_not_read_in_time_no_more_is_shown_than_is_read() -> None:
+    """Nor any window after the file's end, which is not known before it is read."""
+    sink, clock, read = ListSink(), ManualClock(), threading.Event()
+    source = ListSource(recording(2), work=lambda t_ns: read.wait(20) if t_ns >= SECOND else None)
+
+    async def scenario() -> None:
+        batcher = Batcher()
+        session = Session([source], parts(), batcher, clock, [sink], hop_ns=HOP)
+        running = asyncio.create_task(session.run())
+        clock.advance(SECOND - 1)
+        await until(lambda: len(sink.finals) == 3)
+        ticks = session.edges["windows"].passed
+        clock.advance(10 * SECOND)
+        await until(lambda: session.edges["windows"].passed > ticks and not len(session.edges["windows"]))
+        await asyncio.sleep(0.05)
+        assert {score.seq for score in sink.provisional} <= set(range(5))
+        read.set()
+        assert await asyncio.wait_for(running, 20) == []
+        await batcher.close()
+
+    asyncio.run(scenario())
+    assert [score.seq for score in sink.finals] == list(range(8))
+    assert {score.seq for score in sink.provisional} <= set(range(9))
+
+
 def test_when_the_sink_has_gone_the_session_ends_early() -> None:
     sink = Leaving()
     assert run(recording(600), parts(), sinks=(sink,)) == []
