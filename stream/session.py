@@ -452,7 +452,7 @@ class Session:
     def _shown_ns(self) -> int:
         """What the display shows: the present, but of a file that is not read in time no more than the window it is read in."""
         read = (feed.reached_ns + self._hop_ns for feed in self._feeds if isinstance(feed, FileFeed))
-        return min(self._clock.now_ns(), *read)
+        return min([self._clock.now_ns(), *read])
 
     async def _prepare(self, update: WordsUpdate) -> None:
         """Look new words up at once, not when the next window has passed and its score is waited for."""
