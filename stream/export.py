@@ -157,10 +157,7 @@ def to_plot(reader: RecordingReader, out: Path) -> None:
     above.plot(t_s, sentiment, label="final")
     above.plot(t_s, smooth, linestyle="--", linewidth=1, label="smoothed")
     above.axhline(0, color="0.7", linewidth=0.5)
-    above.set(
-        ylim=(-3, 3),
-        ylabel="sentiment",
-    )
+    above.set(ylim=(-3, 3), ylabel="sentiment")
     above.set_title(reader.about.name, parse_math=False)
     above.legend(loc="upper right", ncols=4, fontsize="small")
     spoken = [word for score in finals for word in score.words]
