@@ -219,7 +219,7 @@ def _in_front(inputs: Mapping[str, Tensor], lengths: Mapping[str, Tensor], longe
     """The same segments with their padding before them, all as long as the longest that there is."""
     found = {}
     for m, short in inputs.items():
-        x = nn.functional.pad(short, (0, 0, 0, longest[m] - short.shape[1]))
+        x = nn.functional.pad(short, (0, 0, 0, max(0, longest[m] - short.shape[1])))
         steps = torch.arange(x.shape[1], device=x.device)
         back = (steps - (x.shape[1] - lengths[m])[:, None]) % x.shape[1]  # (B, L)
         found[m] = x.gather(1, back[..., None].expand_as(x))

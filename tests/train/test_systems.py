@@ -73,6 +73,8 @@ def test_padding_comes_before_what_is_newest() -> None:
     found = _in_front({"text": x, "audio": long}, lengths, {"text": 4, "audio": 4})
     assert found["text"][..., 0].tolist() == [[0, 1, 2, 3], [0, 0, 0, 4], [5, 6, 7, 8]]
     assert found["audio"][..., 0].tolist() == [[0, 0, 1, 2], [0, 3, 4, 5], [0, 0, 0, 6]]
+    longer = _in_front({"text": x}, lengths, {"text": 2})  # than was said: nothing of it is lost
+    assert longer["text"][..., 0].tolist() == found["text"][..., 0].tolist()
 
 
 # What a system makes of it.

@@ -18,8 +18,9 @@ import numpy as np
 from train.data.aligned import MODALITIES, Floats, Segments, mend
 from train.errors import DataError
 
-# What numpy and zipfile raise on what is cut, changed, encrypted or of a later version.
-_DAMAGED = (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+# What numpy and zipfile raise on what is cut, changed, encrypted (RuntimeError, of which what is not implemented is a kind), or
+# says that it is larger than the memory.
+_DAMAGED = (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError)
 _COLUMNS = {"text": "text100", "audio": "audio73", "vision": "video100"}
 Part = Literal["train", "test"]
 
@@ -35,7 +36,7 @@ def read_utterances(path: Path) -> dict[Part, Segments]:
             arrays: dict[str, np.ndarray] = {name: file[name] for name in ("id", "label", "feature_split", *_COLUMNS.values())}
     except KeyError as error:
         raise DataError(f"{path}: lacks {error}; expected id, label, feature_split, {', '.join(_COLUMNS.values())}") from error
-    except (*_DAMAGED, MemoryError) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path}: cannot be read as arrays ({error}); get the whole file") from error
     _check(path, arrays)
     found: dict[Part, Segments] = {}
